@@ -1,0 +1,93 @@
+"""How a RAM neuron remembers and votes: the settings that every backend obeys."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+from typing import Literal
+from typing import get_args
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.genome import Genome
+
+
+MemoryMode = Literal["wisard", "ternary", "quad_binary", "quad_weighted", "frequency"]
+Vote = Literal["mean", "log_odds", "confidence"]
+FitnessOn = Literal["validation", "leave_one_out", "leave_block_out"]
+
+# What a cell takes when the trained network is stored: three or four states, or a byte of counts.
+_CELL_BITS: Final[dict[MemoryMode, int]] = {
+    "wisard": 2,
+    "ternary": 2,
+    "quad_binary": 2,
+    "quad_weighted": 2,
+    "frequency": 8,
+}
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """What a cell holds, how it votes, and which examples the fitness is measured on.
+
+    Attributes:
+        mode: What training writes into a cell.
+        vote: How the votes of a cluster's neurons become its output; all but ``mean`` need
+            ``frequency`` cells.
+        empty_value: Vote of a ``wisard`` or ``ternary`` cell that no training reached, in [0, 1].
+        prior: Pseudo-examples that every ``frequency`` cell starts with where the vote is
+            ``log_odds`` or ``confidence``.
+        sample_rate: Probability that a neuron is trained on an example, in (0, 1].
+        sample_seed: What decides which examples those are.
+        temperature: What the ``classes`` and ``tokens`` heads divide the outputs by before the
+            softmax; ``fit`` chooses it on a slice of the training data.
+        fitness_on: Whether the search is guided by the validation part, or by the training part
+            with each example, or each block of examples, left out of its own memory.
+        blocks: Number of blocks of ``leave_block_out``.
+
+    Raises:
+        InputError: If a value is out of range or two do not go together.
+    """
+
+    mode: MemoryMode = "frequency"
+    vote: Vote = "confidence"
+    empty_value: float = 0.0
+    prior: float = 0.8
+    sample_rate: float = 1.0
+    sample_seed: int = 0
+    temperature: float | Literal["fit"] = 1.0
+    fitness_on: FitnessOn = "validation"
+    blocks: int = 8
+
+    def __post_init__(self) -> None:
+        choices = (
+            ("mode", self.mode, get_args(MemoryMode)),
+            ("vote", self.vote, get_args(Vote)),
+            ("fitness_on", self.fitness_on, get_args(FitnessOn)),
+        )
+        for name, value, known in choices:
+            if value not in known:
+                raise InputError(f"memory.{name}: {value!r} is not one of {', '.join(known)}")
+        if self.vote != "mean" and self.mode != "frequency":
+            raise InputError(
+                f"memory.vote: {self.vote} needs mode: frequency, not {self.mode}; use vote: mean"
+            )
+        if self.fitness_on != "validation" and self.mode not in ("frequency", "ternary"):
+            raise InputError(
+                f"memory.fitness_on: {self.fitness_on} needs cells that count (mode: frequency "
+                f"or ternary), not {self.mode}"
+            )
+        ranges = (
+            ("empty_value", 0 <= self.empty_value <= 1, "in [0, 1]"),
+            ("prior", 0 < self.prior < math.inf, "above 0"),
+            ("sample_rate", 0 < self.sample_rate <= 1, "in (0, 1]"),
+            ("temperature", self.temperature == "fit" or 0 < float(self.temperature), "above 0"),
+            ("blocks", self.blocks >= 2, "at least 2"),
+        )
+        for name, holds, wanted in ranges:
+            if not holds:
+                raise InputError(f"memory.{name}: {getattr(self, name)} is not {wanted}")
+
+    def kib(self, genome: Genome) -> float:
+        """Return the size of the trained network's tables in KiB, connections not counted."""
+        return genome.n_cells * _CELL_BITS[self.mode] / 8192

@@ -1,0 +1,88 @@
+"""What a task is: examples of packed input bits and targets, in three parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Any
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+Head = Literal["classes", "bits", "chained_bits", "tokens"]
+Part = Literal["train", "validation", "test"]
+
+
+def pack_bits(bits: NDArray[Any]) -> NDArray[np.uint64]:
+    """Pack ``bool[E, B]`` into ``uint64[E, ceil(B / 64)]``: input ``i`` in bit ``i % 64``."""
+    n_examples, n_inputs = bits.shape
+    words = (n_inputs + 63) // 64
+    padded = np.zeros((n_examples, words * 64), bool)
+    padded[:, :n_inputs] = bits
+    return np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+
+
+def unpack_bits(inputs: NDArray[np.uint64], n_inputs: int) -> NDArray[np.uint8]:
+    """Return the inverse of :func:`pack_bits`: ``uint8[E, B]`` of zeros and ones."""
+    octets = np.ascontiguousarray(inputs).astype("<u8").view(np.uint8)
+    return np.unpackbits(octets, axis=1, bitorder="little")[:, :n_inputs]
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Some examples of a task.
+
+    Attributes:
+        inputs: Packed input bits, ``uint64[E, ceil(B / 64)]``; input ``i`` is bit ``i % 64`` of
+            word ``i // 64``.
+        targets: What is to be predicted, ``int64[E]`` in ``[0, n_outputs)``.
+    """
+
+    inputs: NDArray[np.uint64]
+    targets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A problem that a RAM network is searched for.
+
+    Attributes:
+        name: What reports call it.
+        head: How clusters make a prediction: ``classes`` has a cluster per output, ``bits`` and
+            ``chained_bits`` one per bit of the target's code, ``tokens`` one per token.
+        n_inputs: ``B``, the number of input bits.
+        n_outputs: How many values a target can take: classes, or the size of the vocabulary.
+        train: What writes the memory.
+        validation: What guides the search.
+        test: What only the final table reads.
+        input_groups: How the inputs are laid out, for pictures: (positions, bits per position).
+        baselines: Cross-entropy in nats per example that simple models reach on ``test``.
+    """
+
+    name: str
+    head: Head
+    n_inputs: int
+    n_outputs: int
+    train: Examples
+    validation: Examples
+    test: Examples
+    input_groups: tuple[int, int]
+    baselines: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def n_clusters(self) -> int:
+        """``K``, the number of clusters that the head needs."""
+        if self.head in ("bits", "chained_bits"):
+            return max(1, (self.n_outputs - 1).bit_length())
+        return self.n_outputs
+
+    @property
+    def visible(self) -> tuple[int, ...] | None:
+        """Per cluster the number of inputs that it may observe, or ``None`` for all."""
+        return None
