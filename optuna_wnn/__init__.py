@@ -1,0 +1,1 @@
+"""Search weightless (RAM) neural networks with Optuna."""
