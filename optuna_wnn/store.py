@@ -1,0 +1,525 @@
+"""What a study remembers: genomes, lineage and settings as attributes; and how storages open.
+
+The only module that spells storage keys and Optuna's private names. A genome is a system
+attribute of its trial (optuna-dashboard does not send those to the browser): one string of
+base64 in pieces below 60,000 bytes, since MySQL's TEXT ends at 65,535. A large genome is
+compressed against its parents, so a child costs kilobytes even where a genome costs megabytes;
+trials are named by number, never by id, so a copied study still reads.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+import struct
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from typing import Final
+
+import numpy as np
+import optuna
+import sqlalchemy
+import sqlalchemy.event
+import zstandard
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+from optuna.trial import Trial
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.genome import Genome
+from optuna_wnn.genome import segment_indices
+
+
+GENOME_PARAMETER: Final = "genome"
+
+_GENOME: Final = "wnn:genome"
+_CHILD: Final = "wnn:child"
+_STALE: Final = "wnn:stale"
+_STUDY: Final = "wnn:study:"
+_CONSTRAINTS: Final = "constraints"  # what both Optuna 5 and optuna-dashboard 0.21 read
+
+_VERSION: Final = "1"
+_PIECE: Final = 60_000  # bytes of one attribute
+_ALONE: Final = 6_000  # bytes of base64 up to which a genome is stored without its parents
+_MOST_DEPTH: Final = 16  # a genome this far from one stored alone is stored alone as well
+_MOST_RAW: Final = 1 << 30  # bytes of one uncompressed genome
+
+
+# -- genome <-> bytes ----------------------------------------------------------------------------
+
+
+def _raw(genome: Genome, parents: Sequence[Genome]) -> bytes:
+    """Return the genome as bytes: its counts, which neurons are a parent's, and the others.
+
+    A neuron that a parent has as well is a reference into the parents' neurons, one after the
+    other, written as the distance from the reference before; inherited runs are then runs of
+    ones. Any other neuron is its first input and the gaps after it.
+    """
+    references = np.full(genome.n_neurons, -1, np.int64)
+    if parents:
+        pool = np.concatenate([parent.neuron_hashes for parent in parents])
+        order = np.argsort(pool, kind="stable")
+        at = np.searchsorted(pool[order], genome.neuron_hashes).clip(max=len(pool) - 1)
+        found = pool[order[at]] == genome.neuron_hashes
+        references = np.where(found, order[at], -1)
+    distances = np.diff(references, prepend=-1).astype("<i4").view("u1").reshape(-1, 4)
+    gaps = np.diff(genome.connections, prepend=np.int32(0))
+    gaps[genome.offsets[:-1]] = genome.connections[genome.offsets[:-1]]
+    gaps = gaps[np.repeat(references < 0, genome.neuron_bits)]
+    width = np.min_scalar_type(int(genome.connections.max())).itemsize
+    head = struct.pack("<BIB", 1, genome.n_clusters, width)
+    counts = genome.neurons.astype("<u4").tobytes() + genome.bits.astype("u1").tobytes()
+    return head + counts + distances.T.tobytes() + gaps.astype(f"<u{width}").tobytes()
+
+
+def _from_raw(raw: bytes, parents: Sequence[Genome]) -> Genome:
+    """Return the inverse of :func:`_raw`.
+
+    Raises:
+        ValueError: If the bytes are no genome.
+    """
+    try:
+        version, n_clusters, width = struct.unpack_from("<BIB", raw)
+        if version != 1 or width not in (1, 2, 4):
+            raise ValueError("unknown format")
+        at = struct.calcsize("<BIB")
+        neurons = np.frombuffer(raw, "<u4", n_clusters, at).astype(np.int64)
+        bits = np.frombuffer(raw, "u1", n_clusters, at + 4 * n_clusters).astype(np.int64)
+        at, n_neurons = at + 5 * n_clusters, int(neurons.sum())
+        if at + 4 * n_neurons > len(raw):
+            raise ValueError("it is cut short")
+        planes = np.frombuffer(raw, "u1", 4 * n_neurons, at).reshape(4, n_neurons)
+        references = np.cumsum(np.ascontiguousarray(planes.T).view("<i4").ravel()) - 1
+        gaps = np.frombuffer(raw, f"<u{width}", -1, at + 4 * n_neurons).astype(np.int64)
+        lengths = np.repeat(bits, neurons)
+        literal = references < 0
+        ends = np.cumsum(lengths[literal])
+        if (ends[-1] if len(ends) else 0) != len(gaps):
+            raise ValueError("lengths do not fit")
+        connections = np.empty(int(lengths.sum()), np.int64)
+        starts = np.cumsum(lengths) - lengths
+        sums = np.cumsum(gaps)
+        before = (sums - gaps)[ends - lengths[literal]]
+        connections[segment_indices(starts[literal], lengths[literal])] = sums - np.repeat(
+            before, lengths[literal]
+        )
+        if not literal.all():
+            pool = np.concatenate([parent.connections for parent in parents])
+            pool_lengths = np.concatenate([parent.neuron_bits for parent in parents])
+            pool_starts = np.cumsum(pool_lengths) - pool_lengths
+            inherited = references[~literal]
+            connections[segment_indices(starts[~literal], lengths[~literal])] = pool[
+                segment_indices(pool_starts[inherited], lengths[~literal])
+            ]
+    except (struct.error, ValueError, IndexError) as error:
+        raise ValueError(f"stored genome: {error}") from error
+    return Genome(neurons, bits, connections)
+
+
+def _compress(genome: Genome, parents: Sequence[Genome]) -> str:
+    raw = _raw(genome, parents)
+    packer = zstandard.ZstdCompressor(level=9 if len(raw) < 1 << 20 else 3)
+    return base64.b64encode(packer.compress(raw)).decode()
+
+
+def _decompress(text: str, parents: Sequence[Genome]) -> Genome:
+    try:
+        packed = base64.b64decode(text, validate=True)
+        if not 0 <= zstandard.frame_content_size(packed) <= _MOST_RAW:
+            raise ValueError(f"stored genome: it claims more than {_MOST_RAW >> 20} MiB")
+        return _from_raw(zstandard.ZstdDecompressor().decompress(packed), parents)
+    except (binascii.Error, zstandard.ZstdError) as error:
+        raise ValueError(f"stored genome: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """One stored genome, still compressed."""
+
+    depth: int
+    parents: tuple[int, ...]
+    digest: str
+    text: str
+
+
+def _encode(genome: Genome, parents: Sequence[tuple[int, int, Genome]]) -> str:
+    """Return the text of a genome; ``parents`` are (number, depth, genome) of each."""
+    text, names, depth = _compress(genome, ()), "", 0
+    deepest = max((depth for _, depth, _ in parents), default=0)
+    if parents and len(text) > _ALONE and deepest < _MOST_DEPTH:
+        text = _compress(genome, [parent for _, _, parent in parents])
+        names, depth = ",".join(str(number) for number, _, _ in parents), deepest + 1
+    return ":".join((_VERSION, str(depth), names, genome.digest, text))
+
+
+def _parse(attributes: Mapping[str, Any]) -> _Stored | None:
+    first = attributes.get(_GENOME)
+    if first is None:
+        return None
+    try:
+        count, text = first.split("|", 1)
+        pieces = [attributes[f"{_GENOME}:{i}"] for i in range(1, int(count))]
+        version, depth, names, digest, packed = "".join([text, *pieces]).split(":")
+        if version != _VERSION:
+            raise ValueError(f"version {version}")
+        parents = tuple(int(name) for name in names.split(",") if name)
+        return _Stored(int(depth), parents, digest, packed)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the stored genome is not one that this version reads ({error}); use the "
+            "optuna-wnn that wrote it"
+        ) from error
+
+
+def _write_text(storage: BaseStorage, trial_id: int, text: str) -> None:
+    pieces = [text[i : i + _PIECE] for i in range(0, len(text), _PIECE)]
+    # The first piece last: it tells how many there are, so a reader never sees half a genome.
+    for i in reversed(range(1, len(pieces))):
+        storage.set_trial_system_attr(trial_id, f"{_GENOME}:{i}", pieces[i])
+    storage.set_trial_system_attr(trial_id, _GENOME, f"{len(pieces)}|{pieces[0]}")
+
+
+def genome_attributes(genome: Genome) -> dict[str, str]:
+    """Return the system attributes that hold ``genome`` alone, for ``create_trial``."""
+    text = _encode(genome, ())
+    pieces = [text[i : i + _PIECE] for i in range(0, len(text), _PIECE)]
+    head = {_GENOME: f"{len(pieces)}|{pieces[0]}"}
+    return head | {f"{_GENOME}:{i}": pieces[i] for i in range(1, len(pieces))}
+
+
+def stored_handle(attributes: Mapping[str, Any]) -> int | None:
+    """Return the handle of the genome in a trial's system attributes, without unpacking it."""
+    stored = _parse(attributes)
+    return None if stored is None else int(stored.digest[:13], 16)
+
+
+class GenomeReader:
+    """Reads the genomes of one study's trials, and keeps those read last.
+
+    Args:
+        attributes_of: Returns the system attributes of the trial with a given number.
+        budget: Bytes of unpacked genomes to keep.
+    """
+
+    def __init__(
+        self, attributes_of: Callable[[int], Mapping[str, Any]], budget: int = 256 << 20
+    ) -> None:
+        self._attributes_of = attributes_of
+        self._budget = budget
+        self._kept: dict[int, tuple[int, Genome]] = {}  # least recently used first
+        self._bytes = 0
+
+    def read(self, number: int) -> Genome:
+        """Return the genome of trial ``number``.
+
+        Raises:
+            InputError: If it has none, or a damaged one.
+        """
+        return self._read(number)[1]
+
+    def depth(self, number: int) -> int:
+        """Return how many trials lie between this genome and one that is stored alone."""
+        return self._read(number)[0]
+
+    def _read(self, number: int) -> tuple[int, Genome]:
+        kept = self._kept.pop(number, None)
+        if kept is None:
+            stored = _parse(self._attributes_of(number))
+            if stored is None:
+                raise InputError(f"trial {number}: no genome is stored with it")
+            parents = [self.read(parent) for parent in stored.parents]
+            kept = stored.depth, _verified(stored, parents, f"trial {number}")
+            self._bytes += _size(kept[1])
+        self._kept[number] = kept
+        while self._bytes > self._budget and len(self._kept) > 2:
+            _, dropped = self._kept.pop(next(iter(self._kept)))
+            self._bytes -= _size(dropped)
+        return kept
+
+
+def _size(genome: Genome) -> int:
+    return 4 * (2 * genome.n_clusters + genome.n_connections)
+
+
+def _verified(stored: _Stored, parents: Sequence[Genome], where: str) -> Genome:
+    try:
+        genome = _decompress(stored.text, parents)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}; the storage is damaged") from error
+    if genome.digest != stored.digest:
+        raise InputError(f"{where}: the stored genome does not fit its digest")
+    return genome
+
+
+# -- trials --------------------------------------------------------------------------------------
+
+
+def write_genome(
+    study: optuna.Study,
+    trial_id: int,
+    genome: Genome,
+    reader: GenomeReader | None = None,
+    parents: Sequence[int] = (),
+) -> None:
+    """Store a genome with a running trial; one that is there already is replaced.
+
+    Args:
+        study: The trial's study.
+        trial_id: The trial's id in the storage.
+        genome: The genome.
+        reader: Reads the parents; without it the genome is stored alone.
+        parents: Numbers of the trials that it descends from.
+    """
+    known = []
+    if reader is not None:
+        known = [(number, reader.depth(number), reader.read(number)) for number in parents]
+    _write_text(study._storage, trial_id, _encode(genome, known))
+
+
+def read_genome(trial: Trial | FrozenTrial, study: optuna.Study | None = None) -> Genome | None:
+    """Return the genome stored with a trial, or ``None`` if there is none.
+
+    Args:
+        trial: A running or a finished trial.
+        study: Its study; only needed for a finished trial whose genome is stored as a
+            difference from its parents (genomes above 6 kB).
+
+    Raises:
+        InputError: If the genome is damaged, or ``study`` is needed.
+    """
+    attributes = system_attributes(trial)
+    stored = _parse(attributes)
+    if stored is None:
+        return None
+    where = f"trial {trial.number}"
+    if not stored.parents:
+        return _verified(stored, (), where)
+    study = trial.study if isinstance(trial, Trial) else study
+    if study is None:
+        raise InputError(
+            f"{where}: its genome is stored as a difference from its parents; pass the study too"
+        )
+    reader = genome_reader(study)
+    return _verified(stored, [reader.read(number) for number in stored.parents], where)
+
+
+def genome_reader(study: optuna.Study) -> GenomeReader:
+    """Return a reader of the genomes of a study's trials."""
+    storage, study_id = study._storage, study._study_id
+
+    def attributes_of(number: int) -> Mapping[str, Any]:
+        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        attributes: Mapping[str, Any] = storage.get_trial(trial_id).system_attrs
+        return attributes
+
+    return GenomeReader(attributes_of)
+
+
+def system_attributes(trial: Trial | FrozenTrial) -> Mapping[str, Any]:
+    """Return a trial's system attributes as the storage has them now."""
+    if isinstance(trial, Trial):
+        attributes: Mapping[str, Any] = trial.storage.get_trial(trial._trial_id).system_attrs
+        return attributes
+    return trial.system_attrs
+
+
+def fixed_parameters(trial: FrozenTrial) -> Mapping[str, Any]:
+    """Return the parameters that ``enqueue_trial`` fixed."""
+    fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return fixed
+
+
+def trial_id(trial: Trial | FrozenTrial) -> int:
+    """Return the id under which the storage knows a trial."""
+    return int(trial._trial_id)
+
+
+def trial_by_number(study: optuna.Study, number: int) -> FrozenTrial | None:
+    """Return a trial as the storage has it now, or ``None`` if there is none of that number.
+
+    Its price does not grow with the number of trials, unlike ``study.trials[number]``.
+    """
+    storage = study._storage
+    try:
+        found = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    except KeyError:
+        return None
+    return storage.get_trial(found)
+
+
+@dataclass(frozen=True)
+class Child:
+    """The place of a trial in its study's history.
+
+    Attributes:
+        generation: Its generation, or its iteration of a tabu search; 0 for seeds.
+        index: Its place there; a place is given out once.
+        parents: Numbers of the trials that it descends from.
+        source: Which of a tabu search's sources it is a neighbour of.
+        attribute: What a tabu list remembers of the move that made it.
+        reverse: The attribute of the move that would undo that.
+        is_seed: Whether it was put there with its result, and not evaluated here.
+    """
+
+    generation: int
+    index: int
+    parents: tuple[int, ...] = ()
+    source: int = 0
+    attribute: tuple[Any, ...] | None = None
+    reverse: tuple[Any, ...] | None = None
+    is_seed: bool = False
+
+    def to_json(self) -> str:
+        """Return the child as JSON text without its defaults."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        default = Child(self.generation, self.index)
+        kept = {
+            name: value
+            for name, value in fields.items()
+            if name in ("generation", "index") or value != getattr(default, name)
+        }
+        return json.dumps(kept, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Child:
+        """Return the inverse of :meth:`to_json`."""
+        fields = json.loads(text)
+        for name in ("parents", "attribute", "reverse"):
+            if fields.get(name) is not None:
+                fields[name] = tuple(fields[name])
+        return cls(**fields)
+
+
+def write_child(study: optuna.Study, trial_id: int, child: Child) -> None:
+    """Store the place of a running trial in its study's history."""
+    study._storage.set_trial_system_attr(trial_id, _CHILD, child.to_json())
+
+
+def read_child(attributes: Mapping[str, Any]) -> Child | None:
+    """Return the place that a trial's system attributes tell, or ``None``."""
+    text = attributes.get(_CHILD)
+    return None if text is None else Child.from_json(text)
+
+
+def child_attributes(child: Child) -> dict[str, str]:
+    """Return the system attributes that hold a child's place, for ``create_trial``."""
+    return {_CHILD: child.to_json()}
+
+
+def mark_stale(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Close a running trial whose worker is gone, so that its place is given out again."""
+    study._storage.set_trial_system_attr(trial._trial_id, _STALE, True)
+    study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+
+def is_stale(attributes: Mapping[str, Any]) -> bool:
+    """Return whether a failed trial was closed because its worker was gone."""
+    return bool(attributes.get(_STALE, False))
+
+
+def write_constraint(trial: Trial, violation: float) -> None:
+    """Store how far a trial misses its final bar; at most 0 is feasible.
+
+    Optuna 5 has ``set_constraint``, but optuna-dashboard 0.21 does not read what it writes. Both
+    read the list that Optuna 4 wrote.
+    """
+    trial.storage.set_trial_system_attr(trial._trial_id, _CONSTRAINTS, [float(violation)])
+
+
+def constraint_attributes(violations: Sequence[float]) -> dict[str, list[float]]:
+    """Return the system attributes that hold constraint values, for ``create_trial``."""
+    return {_CONSTRAINTS: [float(v) for v in violations]} if violations else {}
+
+
+# -- studies -------------------------------------------------------------------------------------
+
+
+def write_setting(study: optuna.Study, name: str, value: Any) -> None:
+    """Store a JSON value with a study, where the dashboard does not show it."""
+    study._storage.set_study_system_attr(study._study_id, _STUDY + name, value)
+
+
+def read_setting(study: optuna.Study, name: str) -> Any:
+    """Return a value that :func:`write_setting` stored, or ``None``."""
+    return study._storage.get_study_system_attrs(study._study_id).get(_STUDY + name)
+
+
+def study_key(study: optuna.Study) -> tuple[int, int]:
+    """Return what tells this study from others within the process."""
+    return id(study._storage), int(study._study_id)
+
+
+# -- storages ------------------------------------------------------------------------------------
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Open a storage by its URL.
+
+    SQLite is opened in WAL mode with ``synchronous=NORMAL``: a trial then costs no wait for the
+    disk, and a power cut loses at most the last trials, never the file.
+
+    Args:
+        url: ``sqlite:///FILE``, ``postgresql+psycopg://…``, ``mysql+pymysql://…`` or any other
+            database that SQLAlchemy speaks; ``journal:///FILE`` or ``redis://…`` for Optuna's
+            journal; ``grpc://HOST:PORT`` for its proxy; ``memory:`` for none.
+
+    Raises:
+        InputError: If there is no such kind of storage, or it cannot be reached.
+    """
+    from optuna.storages import GrpcStorageProxy
+    from optuna.storages import InMemoryStorage
+    from optuna.storages import JournalStorage
+    from optuna.storages import journal
+
+    shown = masked(url)
+    try:
+        if url == "memory:":
+            return InMemoryStorage()
+        if url.startswith("journal:///"):
+            path = url.removeprefix("journal:///")
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            return JournalStorage(journal.JournalFileBackend(path))
+        if url.startswith("redis://"):
+            return JournalStorage(journal.JournalRedisBackend(url))
+        if url.startswith("grpc://"):
+            host, _, port = url.removeprefix("grpc://").partition(":")
+            return GrpcStorageProxy(host=host, port=int(port or 13000))
+        arguments: dict[str, Any] = {}
+        if url.startswith("sqlite"):
+            arguments = {"connect_args": {"timeout": 60}}
+            # RDBStorage writes its schema in its constructor, so the mode must be set before.
+            sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _tune_sqlite)
+        try:
+            backend = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+        finally:
+            if arguments:
+                sqlalchemy.event.remove(sqlalchemy.Engine, "connect", _tune_sqlite)
+        if arguments:
+            sqlalchemy.event.listen(backend.engine, "connect", _tune_sqlite)
+        storage: BaseStorage = optuna.storages.get_storage(backend)
+        return storage
+    except (ImportError, OSError, ValueError, sqlalchemy.exc.SQLAlchemyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"storage {shown}: it cannot be opened ({masked(reason)}); check the URL, that the "
+            "server runs, and that its driver is installed"
+        ) from error
+
+
+def _tune_sqlite(connection: Any, record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def masked(text: str) -> str:
+    """Return a text without the passwords of the URLs in it."""
+    return re.sub(r"(://[^:@/\s]*):[^@/\s]*@", r"\1:***@", text)
+
