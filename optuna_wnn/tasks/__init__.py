@@ -1,0 +1,47 @@
+"""Tasks: problems turned into packed input bits and targets."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+from typing import Final
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.tasks.base import Examples
+from optuna_wnn.tasks.base import Task
+from optuna_wnn.tasks.tabular import tabular_task
+from optuna_wnn.tasks.text import python_docs_task
+from optuna_wnn.tasks.text import text_task
+
+
+__all__ = ["TASKS", "Examples", "Task", "load_task"]
+
+TASKS: Final[dict[str, Callable[..., Task]]] = {
+    "python-docs": python_docs_task,
+    "text": text_task,
+    "tabular": tabular_task,
+}
+
+
+def load_task(kind: str, **options: Any) -> Task:
+    """Return a task, ready to search a network for.
+
+    Args:
+        kind: ``python-docs``, ``text`` or ``tabular``.
+        options: What the kind takes: see :func:`~optuna_wnn.tasks.text.python_docs_task`,
+            :func:`~optuna_wnn.tasks.text.text_task` and
+            :func:`~optuna_wnn.tasks.tabular.tabular_task`.
+
+    Raises:
+        InputError: If the kind or an option is unknown or wrong, or a file is.
+    """
+    if kind not in TASKS:
+        raise InputError(f"task.kind: {kind!r} is not one of {', '.join(TASKS)}")
+    known = inspect.signature(TASKS[kind]).parameters
+    for name in options:
+        if name not in known:
+            raise InputError(f"task.{name}: {kind} has no such option; it has {', '.join(known)}")
+    if "path" in known and "path" not in options:
+        raise InputError(f"task.path: {kind} needs the path of a file")
+    return TASKS[kind](**options)
