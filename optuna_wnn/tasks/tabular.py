@@ -19,6 +19,7 @@ from optuna_wnn.tasks.base import Examples
 from optuna_wnn.tasks.base import Task
 from optuna_wnn.tasks.base import pack_bits
 from optuna_wnn.tasks.baselines import unigram
+from optuna_wnn.tasks.checks import cut_points
 from optuna_wnn.tasks.checks import read_file
 from optuna_wnn.tasks.checks import shares
 from optuna_wnn.tasks.checks import whole_number
@@ -27,6 +28,15 @@ from optuna_wnn.tasks.checks import whole_number
 Array = NDArray[Any]
 Rows = tuple[Array, Array]  # features [E, F] and labels [E]
 ENCODINGS: Final = ("quantile", "uniform")
+_DAMAGED: Final = (
+    ValueError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _BLOCK: Final = 4096  # rows encoded at a time: bounds the unpacked bits in memory
 
 
@@ -41,9 +51,9 @@ def tabular_task(
     """Return the task of telling the classes of a table's rows apart.
 
     A ``.csv`` file has one row per example: numbers, and the label in the column that a header
-    calls ``target``, else in the last. A ``.npz`` file has the arrays ``x`` (a row, or a
-    picture, per example) and ``y``; or ``x_train``, ``y_train``, ``x_test`` and ``y_test``,
-    whose test part is kept as it is.
+    calls ``target``, else in the last. A first row without any number is a header too.
+    A ``.npz`` file has the arrays ``x`` (a row, or a picture, per example) and ``y``; or
+    ``x_train``, ``y_train``, ``x_test`` and ``y_test``, whose test part is kept as it is.
 
     Every feature becomes ``thresholds`` bits: bit ``t`` says that the value is above the
     ``t``-th threshold, thresholds ascending.
@@ -62,7 +72,7 @@ def tabular_task(
     """
     thresholds = whole_number("thresholds", thresholds, 1)
     seed = whole_number("seed", seed, 0)
-    train_share, validation_share, test_share = shares(split)
+    train_share, validation_share, _ = shares(split)
     if encoding not in ENCODINGS:
         raise InputError(f"task.encoding: {encoding!r} is not one of {', '.join(ENCODINGS)}")
 
@@ -74,12 +84,10 @@ def tabular_task(
 
     order = np.random.default_rng(seed).permutation(len(table[0]))
     if own_test:
-        train_share /= 1 - test_share
-        ends = [int(len(order) * train_share), len(order)]
-        order = np.concatenate([order, np.arange(len(order), len(features))])
+        cuts = cut_points(len(order), train_share / (train_share + validation_share))
+        parts = [*np.split(order, cuts), np.arange(len(order), len(features))]
     else:
-        ends = [int(len(order) * train_share), int(len(order) * (train_share + validation_share))]
-    parts = np.split(order, ends)
+        parts = np.split(order, cut_points(len(order), train_share, validation_share))
     if not all(map(len, parts)):
         raise InputError(
             f"{path}: {len(features)} rows leave a part of task.split empty; give more rows"
@@ -90,19 +98,19 @@ def tabular_task(
             "give rows of two classes or more"
         )
 
-    cuts = _thresholds(features[parts[0]], thresholds, encoding)
+    levels = _thresholds(features[parts[0]], thresholds, encoding)
     train, validation, test = (
-        Examples(thermometer(features[rows], cuts), targets[rows]) for rows in parts
+        Examples(thermometer(features[rows], levels), targets[rows]) for rows in parts
     )
     return Task(
         name=Path(path).stem,
         head="classes",
-        n_inputs=cuts.size,
+        n_inputs=levels.size,
         n_outputs=len(classes),
         train=train,
         validation=validation,
         test=test,
-        input_groups=(len(cuts), thresholds),
+        input_groups=(len(levels), thresholds),
         baselines={
             "uniform": math.log(len(classes)),
             "prior": unigram(train.targets, test.targets, len(classes)),
@@ -112,11 +120,14 @@ def tabular_task(
 
 def _thresholds(features: Array, count: int, encoding: str) -> NDArray[np.float64]:
     """Return where the features ``[E, F]`` are cut, ascending: ``float64[F, count]``."""
-    steps = np.arange(1, count + 1) / (count + 1)
+    steps: NDArray[np.float64] = np.arange(1, count + 1) / (count + 1)
+    levels: NDArray[np.float64]
     if encoding == "quantile":
-        return np.quantile(features, steps, axis=0).T.astype(np.float64)
-    low, high = features.min(0).astype(np.float64), features.max(0).astype(np.float64)
-    return low[:, None] + (high - low)[:, None] * steps
+        levels = np.quantile(features, steps, axis=0).T
+    else:
+        low, high = features.min(0).astype(np.float64), features.max(0).astype(np.float64)
+        levels = low[:, None] + (high - low)[:, None] * steps
+    return levels.astype(np.float64)
 
 
 def thermometer(features: Array, thresholds: NDArray[np.float64]) -> NDArray[np.uint64]:
@@ -186,7 +197,7 @@ def _checked(path: Any, part: str, features: Array, labels: Array) -> Rows:
             f"{len(features)} rows of {x}"
         )
     if labels.dtype.kind == "f":
-        whole = np.isfinite(labels) & (labels == np.round(labels))
+        whole = (np.abs(labels) < 2**53) & (labels == np.round(labels))
         if not whole.all():
             row = int(np.argmin(whole))
             raise InputError(
@@ -203,20 +214,16 @@ def _checked(path: Any, part: str, features: Array, labels: Array) -> Rows:
 
 def _read_npz(path: Any, content: bytes) -> dict[str, Array]:
     wanted = ("x", "y", "x_train", "y_train", "x_test", "y_test")
+    remedy = "write it with numpy.savez_compressed"
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise InputError(f"{path}: this is no npz file; {remedy}")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive if name in wanted}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = (
-            "it holds pickled objects" if "pickle" in str(error) else "it is damaged or no npz"
-        )
-        raise InputError(
-            f"{path}: cannot be read ({reason}); write it with numpy.savez_compressed"
-        ) from error
-    except (AttributeError, TypeError) as error:  # a bare .npy array is no context manager
-        raise InputError(
-            f"{path}: a single array is no npz file; write it with numpy.savez_compressed"
-        ) from error
+            return {name: np.asarray(archive[name]) for name in archive if name in wanted}
+    except _DAMAGED as error:
+        pickled = "allow_pickle" in str(error)
+        reason = "arrays of Python objects are not loaded" if pickled else "damaged"
+        raise InputError(f"{path}: cannot be read ({reason}); {remedy}") from error
 
 
 def _read_csv(path: Any, content: bytes) -> Rows:
@@ -239,18 +246,18 @@ def _read_csv(path: Any, content: bytes) -> Rows:
             f"{path}: line {rows[0][0]} has one column; separate features and label with commas"
         )
     target = names.index("target") if "target" in names else width - 1
-    if "target" in names or not all(map(_is_number, names[:-1])):
+    if "target" in names or not any(map(_is_number, names)):
         rows = rows[1:]
     features = np.empty((len(rows), width - 1))
     labels = []
     for place, (line, cells) in enumerate(rows):
         if len(cells) != width:
             raise InputError(
-                f"{path}: line {line} has {len(cells)} columns where the first has {width}; mend it"
+                f"{path}: line {line} has {len(cells)} columns where the first has {width}"
             )
         labels.append(cells.pop(target).strip())
         try:
-            features[place] = cells
+            features[place] = [float(cell) for cell in cells]
         except ValueError as error:
             wrong = next(cell for cell in cells if not _is_number(cell))
             raise InputError(
