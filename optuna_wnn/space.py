@@ -1,0 +1,234 @@
+"""The search space: bounds, which dimensions are free, and how a trial gets its genome."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from typing import Final
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import IntDistribution
+from optuna.trial import FrozenTrial
+from optuna.trial import Trial
+
+from optuna_wnn import store
+from optuna_wnn.errors import InputError
+from optuna_wnn.genome import DIMENSIONS
+from optuna_wnn.genome import HANDLE_BITS
+from optuna_wnn.genome import Bounds
+from optuna_wnn.genome import Dimension
+from optuna_wnn.genome import Genome
+from optuna_wnn.tasks.base import Task
+from optuna_wnn.variation import random_genome
+from optuna_wnn.variation import resize
+
+
+GENOME_DISTRIBUTION: Final = IntDistribution(0, 2**HANDLE_BITS)
+_MOST_COUNTS: Final = 16  # free integers that are shown as parameters of their own
+_SETTING: Final = "space"
+
+
+@dataclass(frozen=True)
+class GenomeSpace:
+    """What genomes are searched.
+
+    Attributes:
+        bounds: What a genome may look like.
+        free: The dimensions that the search may change. What is not free keeps the counts of
+            the genomes that a study starts with.
+        start: Neurons per cluster and bits per neuron that random genomes get in the dimensions
+            that are not free.
+
+    Example:
+
+        .. code-block:: python
+
+            space = GenomeSpace.for_task(task, neurons=(2, 64), bits=(4, 16))
+
+
+            def objective(trial):
+                result = evaluator.evaluate(space.suggest(trial))
+                return result.cross_entropy, result.accuracy
+    """
+
+    bounds: Bounds
+    free: tuple[Dimension, ...] = DIMENSIONS
+    start: tuple[int, int] = (1, 1)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.free) - set(DIMENSIONS)
+        if unknown or not self.free:
+            raise InputError(
+                f"space.free: {', '.join(map(str, self.free)) or 'nothing'} is free; give one or "
+                f"more of {', '.join(DIMENSIONS)}"
+            )
+        object.__setattr__(self, "free", tuple(d for d in DIMENSIONS if d in self.free))
+        ranges = (("neurons", self.bounds.neurons), ("bits", self.bounds.bits))
+        for (name, (low, high)), value in zip(ranges, self.start, strict=True):
+            if name not in self.free and not low <= value <= high:
+                raise InputError(f"space.start: {value} {name} are outside [{low}, {high}]")
+
+    @classmethod
+    def for_task(
+        cls,
+        task: Task,
+        *,
+        neurons: tuple[int, int] | int = (2, 64),
+        bits: tuple[int, int] | int = (4, 16),
+        free: Collection[Dimension] = DIMENSIONS,
+        start: tuple[int, int] | None = None,
+    ) -> GenomeSpace:
+        """Return the space of genomes that fit a task.
+
+        Args:
+            task: Says how many clusters and inputs there are.
+            neurons: Fewest and most neurons per cluster; one number fixes them.
+            bits: Fewest and most bits per neuron; one number fixes them.
+            free: The dimensions that the search may change.
+            start: Neurons and bits of random genomes in dimensions that are not free; the
+                middle of the bounds by default.
+
+        Raises:
+            InputError: If the task has fewer inputs than a neuron would observe, or a range is
+                empty.
+        """
+        ranges = [(r, r) if isinstance(r, int) else (int(r[0]), int(r[1])) for r in (neurons, bits)]
+        bounds = Bounds(task.n_clusters, task.n_inputs, ranges[0], ranges[1], task.visible)
+        middle = tuple((low + high) // 2 for low, high in ranges)
+        return cls(bounds, tuple(free), (middle[0], middle[1]) if start is None else start)
+
+    def sample(self, rng: np.random.Generator) -> Genome:
+        """Return a genome with random wiring, and random counts in the free dimensions."""
+        return random_genome(
+            self.bounds,
+            rng,
+            neurons=None if "neurons" in self.free else self.start[0],
+            bits=None if "bits" in self.free else self.start[1],
+        )
+
+    def suggest(self, trial: Trial | FrozenTrial) -> Genome:
+        """Return the genome of a trial.
+
+        Under this package's samplers it is the one that the sampler gave out. Under any other,
+        the parameter ``genome`` seeds random wiring, and the free neuron and bit counts are
+        parameters of their own (where there are at most 16; else the seed decides them too).
+
+        Args:
+            trial: A running trial, or an ``optuna.trial.FixedTrial``.
+
+        Raises:
+            InputError: If the study already has another space.
+        """
+        study = getattr(trial, "study", None)
+        if study is not None:
+            self._remember(study)
+        handle = trial.suggest_int(store.GENOME_PARAMETER, 0, 2**HANDLE_BITS)
+        given = store.read_genome(trial) if isinstance(trial, Trial) else None
+        genome = given or self.sample(np.random.default_rng(handle))
+        counts = {"neurons": genome.neurons.copy(), "bits": genome.bits.copy()}
+        for name, dimension, k, (low, high) in self.counts():
+            counts[dimension][k] = trial.suggest_int(name, low, high)
+        if any((counts[d] != getattr(genome, d)).any() for d in ("neurons", "bits")):
+            # Another sampler, or parameters that were fixed by hand.
+            rng = np.random.default_rng(handle)
+            genome = resize(genome, counts["neurons"], counts["bits"], self.bounds, rng)
+        if genome is not given and isinstance(trial, Trial):
+            store.write_genome(trial.study, store.trial_id(trial), genome)
+        return genome
+
+    def counts(self) -> Iterator[tuple[str, Dimension, int, tuple[int, int]]]:
+        """Yield the free integers that are parameters: name, dimension, cluster and range."""
+        dimensions = [d for d in self.free if d != "connections"]
+        if self.bounds.n_clusters * len(dimensions) > _MOST_COUNTS:
+            return
+        for dimension in dimensions:
+            limits = self.bounds.neurons if dimension == "neurons" else self.bounds.bits
+            for k in range(self.bounds.n_clusters):
+                yield f"{dimension}_{k}", dimension, k, limits
+
+    def parameters(self, genome: Genome) -> dict[str, int]:
+        """Return the values that a genome's trial shows for its parameters."""
+        counts: dict[Dimension, NDArray[np.int32]] = {
+            "neurons": genome.neurons,
+            "bits": genome.bits,
+        }
+        shown = {name: int(counts[dimension][k]) for name, dimension, k, _ in self.counts()}
+        return {store.GENOME_PARAMETER: genome.handle, **shown}
+
+    def distributions(self) -> dict[str, IntDistribution]:
+        """Return the distributions of :meth:`parameters`."""
+        shown = {name: IntDistribution(*limits) for name, _, _, limits in self.counts()}
+        return {store.GENOME_PARAMETER: GENOME_DISTRIBUTION, **shown}
+
+    def to_json(self) -> str:
+        """Return the space as JSON text."""
+        b = self.bounds
+        fields = [b.n_clusters, b.n_inputs, b.neurons, b.bits, b.visible, self.free, self.start]
+        return json.dumps(fields)
+
+    @classmethod
+    def from_json(cls, text: str) -> GenomeSpace:
+        """Return the inverse of :meth:`to_json`."""
+        n_clusters, n_inputs, neurons, bits, visible, free, start = json.loads(text)
+        bounds = Bounds(
+            n_clusters,
+            n_inputs,
+            tuple(neurons),
+            tuple(bits),
+            None if visible is None else tuple(visible),
+        )
+        return cls(bounds, tuple(free), tuple(start))
+
+    def write(self, study: optuna.Study) -> None:
+        """Store the space with a study, where the samplers find it."""
+        store.write_setting(study, _SETTING, self.to_json())
+
+    @classmethod
+    def read(cls, study: optuna.Study) -> GenomeSpace | None:
+        """Return the space that is stored with a study, or ``None``."""
+        text: Any = store.read_setting(study, _SETTING)
+        return None if text is None else cls.from_json(text)
+
+    def _remember(self, study: optuna.Study) -> None:
+        key = store.study_key(study)
+        if _KNOWN.get(key) == self:
+            return
+        known = self.read(study)
+        if known is None:
+            self.write(study)
+        elif known != self:
+            raise InputError(
+                f"study {study.study_name}: it searches another space; start a new study for "
+                "other bounds"
+            )
+        _KNOWN.clear()  # one study at a time is the rule, and ids are used again
+        _KNOWN[key] = self
+
+
+_KNOWN: dict[tuple[int, int], GenomeSpace] = {}
+
+
+def genome(trial: Trial | FrozenTrial, study: optuna.Study | None = None) -> Genome:
+    """Return the genome of a trial.
+
+    Args:
+        trial: A running or a finished trial of an objective that called
+            :meth:`GenomeSpace.suggest`.
+        study: Its study; only needed for a finished trial whose genome is so large (above 6 kB)
+            that it is stored as a difference from its parents.
+
+    Raises:
+        InputError: If the trial has no genome, or it cannot be read.
+    """
+    found = store.read_genome(trial, study)
+    if found is None:
+        raise InputError(
+            f"trial {trial.number}: it has no genome; its objective did not call "
+            "GenomeSpace.suggest"
+        )
+    return found
