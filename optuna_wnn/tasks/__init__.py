@@ -36,7 +36,7 @@ def load_task(kind: str, **options: Any) -> Task:
     Raises:
         InputError: If the kind or an option is unknown or wrong, or a file is.
     """
-    if kind not in TASKS:
+    if kind not in tuple(TASKS):
         raise InputError(f"task.kind: {kind!r} is not one of {', '.join(TASKS)}")
     known = inspect.signature(TASKS[kind]).parameters
     for name in options:
