@@ -1,0 +1,308 @@
+"""What every backend does alike: checks, heads, the vote cache, batches and refinement."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC
+from abc import abstractmethod
+from collections.abc import Collection
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+from functools import cached_property
+from typing import ClassVar
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators import heads
+from optuna_wnn.evaluators.cache import VoteCache
+from optuna_wnn.evaluators.cells import make_cells
+from optuna_wnn.evaluators.readings import Reading
+from optuna_wnn.evaluators.readings import part_reading
+from optuna_wnn.evaluators.readings import temperature_reading
+from optuna_wnn.evaluators.refine import Climb
+from optuna_wnn.evaluators.refine import climb
+from optuna_wnn.evaluators.votes import Cluster
+from optuna_wnn.evaluators.votes import ClusterVotes
+from optuna_wnn.evaluators.votes import clusters_of
+from optuna_wnn.genome import Bounds
+from optuna_wnn.genome import Dimension
+from optuna_wnn.genome import Genome
+from optuna_wnn.memory import MemorySettings
+from optuna_wnn.tasks.base import Task
+
+
+EvaluationPart = Literal["fitness", "validation", "test"]
+
+_MOST_NEURONS = 1 << 16  # of a cluster: votes are 16 bits wide, their sums 32
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How well a genome does on some examples.
+
+    Attributes:
+        cross_entropy: Nats per example; lower is better.
+        accuracy: Share of examples whose arg-max output is the target, in [0, 1]; a tie counts
+            ``1 / len(tie)`` when the target is in it.
+        neuron_order: The genome's neurons, best first within each cluster, ``int64[N]``: what
+            :meth:`Genome.reordered` takes. A neuron's score is its mean vote where the
+            cluster's target bit is 1 minus its mean vote where it is 0, on the same examples.
+        cluster_losses: Mean loss of each cluster in nats per example, ``float64[K]``, where the
+            head is ``bits``; they sum to the cross-entropy when the vocabulary is a power of
+            two. Else ``None``.
+        n_examples: How many examples were read.
+    """
+
+    cross_entropy: float
+    accuracy: float
+    neuron_order: NDArray[np.int64]
+    cluster_losses: NDArray[np.float64] | None
+    n_examples: int
+
+
+class Evaluator(ABC):
+    """Trains and reads the RAM network that a genome describes.
+
+    A backend implements :meth:`cluster_votes`; all else is shared, so that every backend gives
+    the same numbers.
+
+    Attributes:
+        backend: The backend's name.
+        task: What genomes are evaluated on.
+        memory: What cells hold and how they vote.
+        threads: How many threads may work at once.
+
+    Args:
+        task: The examples and the head.
+        memory: What cells hold and how they vote; ``None`` takes the defaults.
+        threads: How many threads may work at once; ``None`` takes the processors that this
+            process may use.
+        cache_bytes: Most bytes of votes that are kept for clusters that come again; ``None``
+            takes a sixteenth of the machine's memory, 0 keeps nothing.
+
+    Raises:
+        InputError: If the head is not one that these evaluators know, or a number is too low.
+    """
+
+    backend: ClassVar[str]
+
+    def __init__(
+        self,
+        task: Task,
+        memory: MemorySettings | None = None,
+        *,
+        threads: int | None = None,
+        cache_bytes: int | None = None,
+    ) -> None:
+        if task.head not in heads.HEADS:
+            raise InputError(
+                f"task {task.name}: head {task.head!r} is not one of {', '.join(heads.HEADS)}"
+            )
+        if not len(task.train):
+            raise InputError(f"task {task.name}: its train part is empty; give it examples")
+        if threads is not None and threads < 1:
+            raise InputError(f"evaluator.threads: {threads} is below 1; give at least 1")
+        if cache_bytes is not None and cache_bytes < 0:
+            raise InputError(f"evaluator.cache_bytes: {cache_bytes} is below 0; 0 keeps nothing")
+        self.task = task
+        self.memory = memory if memory is not None else MemorySettings()
+        self.threads = threads if threads is not None else usable_processors()
+        self.cells = make_cells(self.memory, task.head, task.n_outputs, len(task.train))
+        self._cache = VoteCache(cache_bytes)
+
+    @abstractmethod
+    def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
+        """Train clusters and read examples; the one thing that a backend must do.
+
+        Args:
+            clusters: Any clusters of any genomes; none comes twice.
+            reading: Which examples write the memory and which are read.
+
+        Returns:
+            Their votes, in the same order.
+        """
+
+    def evaluate(self, genome: Genome, part: EvaluationPart = "fitness") -> Evaluation:
+        """Return how well ``genome`` does on a part of the data, trained on ``task.train``.
+
+        Args:
+            genome: What to evaluate.
+            part: ``fitness`` is what ``memory.fitness_on`` says, ``validation`` or ``test``
+                that part.
+
+        Raises:
+            InputError: If the genome does not fit the task, or the part is empty.
+        """
+        return self.evaluate_batch([genome], part)[0]
+
+    def evaluate_batch(
+        self, genomes: Sequence[Genome], part: EvaluationPart = "fitness"
+    ) -> list[Evaluation]:
+        """Return the same as :meth:`evaluate` of each; a cluster they share is trained once."""
+        for genome in genomes:
+            self.check(genome)
+        reading = part_reading(self.task, self.memory, part)
+        return [self._evaluate(genome, reading) for genome in genomes]
+
+    def refine(
+        self,
+        genome: Genome,
+        bounds: Bounds,
+        free: Collection[Dimension],
+        steps: int,
+        seed: int,
+    ) -> tuple[Genome, Evaluation]:
+        """Make ``steps`` small random moves, keep each that makes the fitness loss no worse.
+
+        A move of ``connections`` lets one neuron observe another input in place of one that it
+        observes; one of ``neurons`` adds a copy of a neuron with one input changed, or drops the
+        cluster's last neuron; one of ``bits`` gives every neuron of a cluster one more input, or
+        takes one from each. Under the ``bits`` head each cluster gets its share of the moves and
+        is judged by its own loss; under ``classes`` all clusters share one loss. That loss is
+        in fixed point, so every backend keeps the same moves.
+
+        Args:
+            genome: Where to start; unchanged.
+            bounds: What the refined genome must stay within.
+            free: The dimensions that may change.
+            steps: How many moves are tried, over all clusters.
+            seed: Decides the moves: the same seed gives the same genome on every backend.
+
+        Returns:
+            The refined genome, its neurons in best-first order, and its evaluation on
+            ``fitness`` (whose ``neuron_order`` therefore leaves the neurons in place).
+
+        Raises:
+            InputError: If the genome does not fit the task or lies outside ``bounds``.
+        """
+        self.check(genome)
+        genome.check(bounds)
+        if steps < 0:
+            raise InputError(f"refine: {steps} steps; give 0 or more")
+        if steps and free:
+            reading = part_reading(self.task, self.memory, "fitness")
+            job = Climb(
+                task=self.task,
+                cells=self.cells,
+                reading=reading,
+                temperature=self._temperature(genome),
+                bounds=bounds,
+                free=frozenset(free),
+                steps=steps,
+                seed=seed,
+            )
+            genome = Genome.of_clusters(
+                self._climb(job, [genome.cluster(k) for k in range(genome.n_clusters)])
+            )
+        evaluation = self.evaluate(genome)
+        order = np.arange(genome.n_neurons)
+        return genome.reordered(evaluation.neuron_order), replace(evaluation, neuron_order=order)
+
+    def check(self, genome: Genome) -> None:
+        """Check that ``genome`` fits the task.
+
+        Raises:
+            InputError: If its clusters are not as many as the head needs, or it observes an
+                input that the task does not have.
+        """
+        if genome.n_clusters != self.task.n_clusters:
+            raise InputError(
+                f"genome: it has {genome.n_clusters} clusters where task {self.task.name} needs "
+                f"{self.task.n_clusters}; take one made for this task"
+            )
+        highest = int(genome.connections.max())
+        if highest >= self.task.n_inputs:
+            raise InputError(
+                f"genome.connections: input {highest} is observed where task {self.task.name} "
+                f"has {self.task.n_inputs}; take a genome made for this task"
+            )
+        if genome.neurons.max() > _MOST_NEURONS:
+            raise InputError(
+                f"genome.neurons: {int(genome.neurons.max())} in one cluster is above "
+                f"{_MOST_NEURONS}; lower it"
+            )
+
+    def positives(self, reading: Reading, cluster: int) -> NDArray[np.uint8]:
+        """Return which of the examples read are positive ones of ``cluster``, ``uint8[E]``."""
+        targets = reading.examples.targets
+        return heads.cluster_targets(self.task.head, self.task.n_clusters, targets, cluster)
+
+    def trained_positives(self, reading: Reading, cluster: int) -> NDArray[np.uint8]:
+        """Return the same of the examples that write the memory."""
+        targets = self.task.train.targets[: reading.n_trained]
+        return heads.cluster_targets(self.task.head, self.task.n_clusters, targets, cluster)
+
+    def _climb(self, job: Climb, wiring: list[NDArray[np.int32]]) -> list[NDArray[np.int32]]:
+        """Return the refined connections of every cluster; backends may do it faster."""
+        return climb(job, wiring, self.cluster_votes)
+
+    def _evaluate(self, genome: Genome, reading: Reading) -> Evaluation:
+        votes = self._genome_votes(genome, reading)
+        outputs = self._outputs(genome, votes)
+        targets = reading.examples.targets
+        if self.task.head == "bits":
+            log_odds = heads.bit_log_odds(outputs, self.cells.log_odds)
+            result = heads.bits_result(log_odds, targets, self.task.n_outputs)
+        else:
+            result = heads.classes_result(outputs, targets, self._temperature(genome))
+        return Evaluation(
+            cross_entropy=result.cross_entropy,
+            accuracy=result.accuracy,
+            neuron_order=self._neuron_order(genome, votes, reading),
+            cluster_losses=result.cluster_losses,
+            n_examples=len(targets),
+        )
+
+    def _genome_votes(self, genome: Genome, reading: Reading) -> list[ClusterVotes]:
+        """Return the votes of all clusters; those known already are not computed again."""
+        clusters = clusters_of(genome)
+        votes = [self._cache.get(cluster, reading.name) for cluster in clusters]
+        missing = [c for c, known in zip(clusters, votes, strict=True) if known is None]
+        computed = iter(self.cluster_votes(missing, reading))
+        result = []
+        for cluster, known in zip(clusters, votes, strict=True):
+            if known is None:
+                known = next(computed)
+                self._cache.put(cluster, reading.name, known)
+            result.append(known)
+        return result
+
+    def _outputs(self, genome: Genome, votes: list[ClusterVotes]) -> NDArray[np.float64]:
+        return self.cells.outputs(np.stack([v.sums for v in votes]), genome.neurons)
+
+    def _temperature(self, genome: Genome) -> float:
+        """Return what the ``classes`` head divides the outputs of ``genome`` by."""
+        if self.task.head != "classes" or self.memory.temperature != "fit":
+            return float(self.memory.temperature) if self.memory.temperature != "fit" else 1.0
+        reading = self._temperature_reading
+        outputs = self._outputs(genome, self._genome_votes(genome, reading))
+        return heads.fit_temperature(outputs, reading.examples.targets)
+
+    @cached_property
+    def _temperature_reading(self) -> Reading:
+        return temperature_reading(self.task, self.cells.counting)
+
+    def _neuron_order(
+        self, genome: Genome, votes: list[ClusterVotes], reading: Reading
+    ) -> NDArray[np.int64]:
+        """Return the neurons by cluster, then score, then hash: a function of content alone."""
+        scores = np.empty(genome.n_neurons)
+        n_examples = len(reading.examples)
+        for k, cluster in enumerate(clusters_of(genome)):
+            n_positive = int(self.positives(reading, k).sum())
+            negative, positive = self.cells.ranking_votes(votes[k].scores).T
+            mean = positive / max(n_positive, 1) - negative / max(n_examples - n_positive, 1)
+            scores[genome.cluster_starts[k] + cluster.order] = mean
+        order = np.lexsort((genome.neuron_hashes, -scores, genome.neuron_cluster))
+        return order.astype(np.int64)
+
+
+def usable_processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,74 @@
+"""What passes between an evaluator and its backend: clusters in, summed votes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optuna_wnn.genome import Genome
+
+
+@dataclass(frozen=True, eq=False)
+class Cluster:
+    """One cluster of some genome, its neurons in an order that depends on content alone.
+
+    Attributes:
+        index: Which cluster of the head it is, in ``[0, K)``.
+        connections: The inputs of its neurons, ascending in each, ``int32[n, bits]``.
+        hashes: What each neuron observes, as a hash; ascending, ``uint64[n]``.
+        order: Where each of these neurons stands in the genome's cluster, ``int64[n]``.
+        content: A hash of what the cluster computes.
+    """
+
+    index: int
+    connections: NDArray[np.int32]
+    hashes: NDArray[np.uint64]
+    order: NDArray[np.int64]
+    content: int
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterVotes:
+    """What a cluster's neurons vote.
+
+    Attributes:
+        sums: Summed over neurons, per example read, ``int64[E]``.
+        scores: Summed over the negative and over the positive examples read, per neuron in the
+            order of :class:`Cluster`, ``int64[n, 2]``.
+    """
+
+    sums: NDArray[np.int64]
+    scores: NDArray[np.int64]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that they take."""
+        return self.sums.nbytes + self.scores.nbytes
+
+
+def clusters_of(genome: Genome) -> list[Cluster]:
+    """Return all clusters of ``genome``."""
+    return [cluster_of(genome, k) for k in range(genome.n_clusters)]
+
+
+def cluster_of(genome: Genome, index: int) -> Cluster:
+    """Return one cluster of ``genome``."""
+    first, last = genome.cluster_starts[index], genome.cluster_starts[index + 1]
+    hashes = genome.neuron_hashes[first:last]
+    order = np.argsort(hashes, kind="stable")
+    return Cluster(
+        index=index,
+        connections=genome.cluster(index)[order],
+        hashes=hashes[order],
+        order=order,
+        content=int(genome.cluster_hashes[index]),
+    )
+
+
+def lone_cluster(index: int, connections: NDArray[np.int32]) -> Cluster:
+    """Return the cluster with the given connections, ``int32[n, bits]`` ascending in a row."""
+    genome = Genome.of_clusters([connections])
+    cluster = cluster_of(genome, 0)
+    return Cluster(index, cluster.connections, cluster.hashes, cluster.order, cluster.content)
