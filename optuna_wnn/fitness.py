@@ -107,6 +107,11 @@ class Fitness:
         if self.weights is not None and not all(0 < w < np.inf for w in self.weights):
             raise InputError(f"fitness.weights: {list(self.weights)} are not all above 0")
 
+    @classmethod
+    def of(cls, fitness: Fitness | FitnessCalculatorType | str) -> Fitness:
+        """Return a fitness as it is, or the one that a calculator's name stands for."""
+        return fitness if isinstance(fitness, Fitness) else cls(fitness)  # type: ignore[arg-type]
+
     def order(
         self,
         losses: NDArray[np.float64] | Sequence[Sequence[float]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Collection
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import IntDistribution
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import Trial
 
@@ -195,8 +197,8 @@ class GenomeSpace:
         return None if text is None else cls.from_json(text)
 
     def _remember(self, study: optuna.Study) -> None:
-        key = store.study_key(study)
-        if _KNOWN.get(key) == self:
+        seen = _SEEN.setdefault(store.storage_of(study), {})
+        if seen.get(study.study_name) == self:
             return
         known = self.read(study)
         if known is None:
@@ -206,11 +208,13 @@ class GenomeSpace:
                 f"study {study.study_name}: it searches another space; start a new study for "
                 "other bounds"
             )
-        _KNOWN.clear()  # one study at a time is the rule, and ids are used again
-        _KNOWN[key] = self
+        seen[study.study_name] = self
 
 
-_KNOWN: dict[tuple[int, int], GenomeSpace] = {}
+# Per storage and study name the space that is known to be stored there: saves a query a trial.
+_SEEN: weakref.WeakKeyDictionary[BaseStorage, dict[str, GenomeSpace]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def genome(trial: Trial | FrozenTrial, study: optuna.Study | None = None) -> Genome:

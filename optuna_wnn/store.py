@@ -361,6 +361,7 @@ class Child:
         generation: Its generation, or its iteration of a tabu search; 0 for seeds.
         index: Its place there; a place is given out once.
         parents: Numbers of the trials that it descends from.
+        handle: Handle of the genome that it was given, before any refinement; -1 without one.
         source: Which of a tabu search's sources it is a neighbour of.
         attribute: What a tabu list remembers of the move that made it.
         reverse: The attribute of the move that would undo that.
@@ -370,6 +371,7 @@ class Child:
     generation: int
     index: int
     parents: tuple[int, ...] = ()
+    handle: int = -1
     source: int = 0
     attribute: tuple[Any, ...] | None = None
     reverse: tuple[Any, ...] | None = None
@@ -450,9 +452,9 @@ def read_setting(study: optuna.Study, name: str) -> Any:
     return study._storage.get_study_system_attrs(study._study_id).get(_STUDY + name)
 
 
-def study_key(study: optuna.Study) -> tuple[int, int]:
-    """Return what tells this study from others within the process."""
-    return id(study._storage), int(study._study_id)
+def storage_of(study: optuna.Study) -> BaseStorage:
+    """Return the storage that a study lives in."""
+    return study._storage
 
 
 # -- storages ------------------------------------------------------------------------------------

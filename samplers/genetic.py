@@ -1,0 +1,181 @@
+"""The genetic algorithm over genomes, and over ordinary parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from typing import Final
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.fitness import Fitness
+from optuna_wnn.fitness import FitnessCalculatorType
+from optuna_wnn.genome import Genome
+from optuna_wnn.samplers.base import GenomeSampler
+from optuna_wnn.samplers.base import KnownStudy
+from optuna_wnn.samplers.history import Record
+from optuna_wnn.samplers.history import losses_of
+from optuna_wnn.samplers.history import violations_of
+from optuna_wnn.samplers.parameters import nearby_value
+from optuna_wnn.samplers.parameters import random_value
+from optuna_wnn.space import GenomeSpace
+from optuna_wnn.store import Child
+from optuna_wnn.variation import crossover
+from optuna_wnn.variation import mutate
+
+
+_WIDTH: Final = 0.1  # standard deviation of an ordinary parameter's mutation, of its range
+
+
+class WNNGeneticSampler(GenomeSampler):
+    """A genetic algorithm that searches the wiring of RAM networks.
+
+    The algorithm is a (µ + λ) one: parents and children compete, and the best
+    ``population_size`` of both are the parents of the next generation, so the best are never
+    lost. Each child
+
+    1. has two parents, each the best of ``tournament_size`` that are drawn at random;
+    2. takes every cluster, shape and wiring together, from either of them (with probability
+       ``crossover_rate``; else it copies the better one);
+    3. mutates in the study's free dimensions (with ``mutation_rate`` per cluster, and in at
+       least one cluster unless it was crossed), keeping every connection that it can;
+    4. is made anew, up to 64 times, if the study has evaluated the same genome before.
+
+    A trial whose worker died is evaluated again in its place, so a run that was killed and
+    resumed ends with the same trials as one that was not.
+
+    It works on any objective. Without a genome, ordinary parameters are crossed and mutated,
+    with respect to steps, logarithms and choices; conditional parameters that no parent has are
+    drawn at random.
+
+    Example:
+
+        .. code-block:: python
+
+            study = optuna.create_study(
+                directions=["minimize", "maximize"], sampler=WNNGeneticSampler()
+            )
+            study.optimize(objective, n_trials=500)
+
+    References:
+        Bäck, Fogel and Michalewicz, "Handbook of Evolutionary Computation", 1997, C2.3
+        (tournament selection), C3.3 (uniform crossover).
+
+    Args:
+        seed: What all random numbers derive from; ``None`` draws one when a study starts and
+            stores it there.
+        population_size: Trials per generation, and parents of the next; at least 2.
+        fitness: Which of two trials is better in a study with several objectives: the name of a
+            calculator, or a :class:`~optuna_wnn.Fitness` with weights.
+        tournament_size: Parents that compete to have a child; at least 1.
+        crossover_rate: Probability that a child has two parents, in [0, 1].
+        mutation_rate: Probability that a cluster, or an ordinary parameter, mutates, in [0, 1].
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        population_size: int = 50,
+        fitness: Fitness | FitnessCalculatorType | str = FitnessCalculatorType.CE,
+        tournament_size: int = 3,
+        crossover_rate: float = 0.8,
+        mutation_rate: float = 0.1,
+    ) -> None:
+        super().__init__(seed=seed, fitness=fitness)
+        ranges = (
+            ("population_size", population_size, population_size >= 2, "at least 2"),
+            ("tournament_size", tournament_size, tournament_size >= 1, "at least 1"),
+            ("crossover_rate", crossover_rate, 0 <= crossover_rate <= 1, "in [0, 1]"),
+            ("mutation_rate", mutation_rate, 0 <= mutation_rate <= 1, "in [0, 1]"),
+        )
+        for name, value, holds, wanted in ranges:
+            if not holds:
+                raise InputError(f"WNNGeneticSampler: {name} is {value}, but must be {wanted}")
+        self._population_size = population_size
+        self._tournament_size = tournament_size
+        self._crossover_rate = crossover_rate
+        self._mutation_rate = mutation_rate
+
+    def _size(self, known: KnownStudy, generation: int) -> int:
+        return self._population_size
+
+    def _conceive(
+        self,
+        known: KnownStudy,
+        generation: int,
+        index: int,
+        draw: Callable[..., np.random.Generator],
+    ) -> tuple[Child, Callable[[int], tuple[Genome, Child]] | None]:
+        parents: list[Record] = self._derived(known, generation)
+        rng = draw()
+        numbers: tuple[int, ...] = ()
+        if parents:
+            numbers = tuple(self._tournament(parents, rng).number for _ in range(2))
+        space = known.space
+        if space is None:
+            return Child(generation, index, numbers), None
+
+        def make(attempt: int) -> tuple[Genome, Child]:
+            rng = draw(attempt)
+            if numbers:
+                first, second = (known.history.genomes.read(number) for number in numbers)
+                genome = self._offspring(first, second, space, rng)
+            else:
+                genome = space.sample(rng)
+            return genome, Child(generation, index, numbers, genome.handle)
+
+        return Child(generation, index, numbers), make
+
+    def _derive(
+        self, known: KnownStudy, generation: int, before: list[Record] | None
+    ) -> list[Record]:
+        """Return the parents of a generation, best first."""
+        if before is None:
+            return known.history.seeds()
+        pool = {r.number: r for r in [*before, *known.history.generation(generation - 1)]}
+        records = list(pool.values())
+        order = self._fitness_of(known).order(losses_of(records), violations_of(records))
+        return [records[i] for i in order[: self._population_size]]
+
+    def _tournament(self, parents: list[Record], rng: np.random.Generator) -> Record:
+        """Return the best of some parents drawn at random; they are in order, best first."""
+        return parents[int(rng.integers(len(parents), size=self._tournament_size).min())]
+
+    def _offspring(
+        self, first: Genome, second: Genome, space: GenomeSpace, rng: np.random.Generator
+    ) -> Genome:
+        crossed = rng.random() < self._crossover_rate
+        child = first
+        if crossed:
+            child = crossover(first, second, rng.random(first.n_clusters) < 0.5)
+        # A crossed child may do without mutation: each cluster then costs nothing to evaluate.
+        if crossed and (rng.random(child.n_clusters) >= self._mutation_rate).all():
+            return child
+        return mutate(child, space.bounds, space.free, self._mutation_rate, rng)
+
+    def _parameter(
+        self,
+        known: KnownStudy,
+        child: Child,
+        name: str,
+        distribution: BaseDistribution,
+        rng: np.random.Generator,
+    ) -> Any:
+        values = [
+            record.params[name]
+            for record in map(known.history.record, child.parents)
+            if record is not None and name in record.params
+        ]
+        if not values:
+            return random_value(distribution, rng)
+        crossed = len(values) > 1 and rng.random() < self._crossover_rate
+        value = values[int(rng.integers(2))] if crossed else values[0]
+        if rng.random() < self._mutation_rate or not crossed:
+            return nearby_value(distribution, value, _WIDTH, rng)
+        return value

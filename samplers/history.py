@@ -1,0 +1,235 @@
+"""A study's trials as the samplers see them, kept up to date at a price that does not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from typing import Final
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from optuna_wnn import store
+from optuna_wnn.store import Child
+
+
+_OUTSIDE: Final = 1 << 40  # indices of trials that no sampler of this package gave a place
+
+
+@dataclass(frozen=True)
+class Record:
+    """A trial that finished with values.
+
+    Attributes:
+        number: Its number.
+        child: Its place in the history.
+        losses: Its objective values, signed so that lower is better.
+        constraints: Its constraint values; at most 0 is feasible.
+        params: Its parameters.
+        distributions: Their distributions.
+    """
+
+    number: int
+    child: Child
+    losses: tuple[float, ...]
+    constraints: tuple[float, ...]
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+
+
+def losses_of(records: list[Record]) -> NDArray[np.float64]:
+    """Return the losses of records as ``float64[n, m]``."""
+    return np.array([record.losses for record in records], np.float64)
+
+
+def violations_of(records: list[Record], slack: float = 0.0) -> NDArray[np.float64]:
+    """Return by how much each record misses what it must meet, ``float64[n]``.
+
+    Args:
+        records: The records.
+        slack: By how much each constraint is relaxed at present.
+    """
+    missed = [sum(max(0.0, c - slack) for c in record.constraints) for record in records]
+    return np.array(missed, np.float64)
+
+
+class History:
+    """What the trials of one study tell the samplers.
+
+    A pure function of the storage: another process, or this one after a crash, sees the same.
+    Only trials that are new or were running at the last look are read again, so a look costs
+    the same after 20,000 trials as after 20.
+
+    Args:
+        study: The study.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.study = study
+        self.genomes = store.genome_reader(study)
+        self._changed: int | None = None  # the lowest generation that got a record of late
+        self._signs = [
+            -1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in study.directions
+        ]
+        self._next = 0  # trials below this number have been seen
+        self._open: set[int] = set()  # of these, the ones that had not finished
+        self._noted: set[int] = set()  # trials that finished here before they were seen
+        self._newest = -1
+        self._records: dict[int, Record] = {}  # by number
+        self._generations: dict[int, list[Record]] = {}
+        self._taken: dict[int, dict[int, set[int]]] = {}  # generation, index -> live trials
+        self._proposed: dict[int, dict[int, int]] = {}  # generation, index -> handle
+        self._place_of: dict[int, tuple[int, int]] = {}  # the place of every trial
+        self._lost: set[tuple[int, int]] = set()  # places whose worker is gone
+        self._handles: dict[int, int] = {}  # handle -> the first generation that has it
+
+    # -- reading the storage --
+
+    def look(self, before: int) -> None:
+        """Read what is new among the trials whose number is below ``before``."""
+        for number in sorted(self._open):
+            self._read(number)
+        while self._next < before:
+            if self._next in self._noted:
+                self._noted.remove(self._next)
+            else:
+                self._open.add(self._next)
+                self._read(self._next)
+            self._next += 1
+
+    def look_ahead(self, number: int) -> None:
+        """Read the trials that other workers started since trial ``number`` started."""
+        for other in sorted(self._open):
+            self._read(other)
+        self.look(number)
+        later = number + 1
+        while store.trial_by_number(self.study, later) is not None:
+            self._read(later)
+            later += 1
+
+    def _read(self, number: int) -> None:
+        trial = store.trial_by_number(self.study, number)
+        if trial is not None:
+            self.note(trial, trial.state, trial.values)
+
+    def note(
+        self, trial: FrozenTrial, state: TrialState, values: list[float] | None = None
+    ) -> None:
+        """Take in a trial in a state that it has or is about to have."""
+        number = trial.number
+        child = store.read_child(trial.system_attrs)
+        if state.is_finished():
+            self._open.discard(number)
+            if number >= self._next:
+                self._noted.add(number)
+        if child is None:
+            if state != TrialState.COMPLETE:
+                return
+            child = Child(max(self._newest, 0), _OUTSIDE + number)
+        if store.is_stale(trial.system_attrs):
+            self._lose(number, child)
+            return
+        self.take(number, child)
+        if state == TrialState.COMPLETE and values is not None:
+            self._record(trial, child, values)
+
+    def _record(self, trial: FrozenTrial, child: Child, values: list[float]) -> None:
+        if trial.number in self._records:
+            return
+        self._newest = max(self._newest, child.generation)
+        record = Record(
+            trial.number,
+            child,
+            tuple(sign * value for sign, value in zip(self._signs, values, strict=True)),
+            tuple(trial.constraints.values()),
+            trial.params,
+            trial.distributions,
+        )
+        self._records[trial.number] = record
+        self._generations.setdefault(child.generation, []).append(record)
+        final = store.stored_handle(trial.system_attrs)
+        for handle in (child.handle, -1 if final is None else final):
+            known = self._handles.get(handle, child.generation)
+            self._handles[handle] = min(known, child.generation)
+        lowest = child.generation if self._changed is None else self._changed
+        self._changed = min(lowest, child.generation)
+
+    # -- places --
+
+    def take(self, number: int, child: Child) -> None:
+        """Note that a trial takes a place."""
+        before = self._place_of.get(number)
+        if before is not None and before != (child.generation, child.index):
+            self._taken[before[0]][before[1]].discard(number)
+        self._place_of[number] = child.generation, child.index
+        self._newest = max(self._newest, child.generation)
+        taken = self._taken.setdefault(child.generation, {})
+        taken.setdefault(child.index, set()).add(number)
+        self._proposed.setdefault(child.generation, {})[child.index] = child.handle
+        self._handles.setdefault(child.handle, child.generation)
+        self._lost.discard((child.generation, child.index))
+
+    def _lose(self, number: int, child: Child) -> None:
+        numbers = self._taken.get(child.generation, {}).get(child.index, set())
+        numbers.discard(number)
+        if not numbers:
+            self._lost.add((child.generation, child.index))
+            self._newest = max(self._newest, child.generation)
+
+    def is_contested(self, number: int, child: Child) -> bool:
+        """Return whether another live trial has the same place."""
+        return bool(self._taken.get(child.generation, {}).get(child.index, set()) - {number})
+
+    @property
+    def newest(self) -> int:
+        """The newest generation that has a trial; -1 if there is none."""
+        return self._newest
+
+    def lost_place(self) -> tuple[int, int] | None:
+        """Return the first place (generation, index) whose worker is gone, if there is one."""
+        return min(self._lost, default=None)
+
+    def free_index(self, generation: int, size: int) -> int | None:
+        """Return the first index below ``size`` that no live trial has in a generation."""
+        taken = self._taken.get(generation, {})
+        return next((i for i in range(size) if not taken.get(i)), None)
+
+    def is_known(self, handle: int, generation: int, index: int) -> bool:
+        """Return whether a genome came up before a place: earlier, or at a lower index."""
+        first = self._handles.get(handle)
+        if first is not None and first < generation:
+            return True
+        siblings = self._proposed.get(generation, {})
+        return any(known == handle and i < index for i, known in siblings.items())
+
+    # -- records --
+
+    def take_changes(self) -> int | None:
+        """Return the lowest generation that got a record since the last call, if any did."""
+        changed, self._changed = self._changed, None
+        return changed
+
+    def generation(self, generation: int) -> list[Record]:
+        """Return the records of one generation in the order of their places."""
+        records = self._generations.get(generation, [])
+        return sorted(records, key=lambda record: (record.child.index, record.number))
+
+    def seeds(self) -> list[Record]:
+        """Return the records that were put into generation 0 with their results."""
+        return [record for record in self.generation(0) if record.child.is_seed]
+
+    def records(self) -> Iterator[Record]:
+        """Yield all records, generation after generation."""
+        for generation in sorted(self._generations):
+            yield from self.generation(generation)
+
+    def record(self, number: int) -> Record | None:
+        """Return the record of a trial, if it has one."""
+        return self._records.get(number)

@@ -1,0 +1,252 @@
+"""Tabu search over genomes, and over ordinary parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
+from typing import Final
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.fitness import Fitness
+from optuna_wnn.fitness import FitnessCalculatorType
+from optuna_wnn.genome import Genome
+from optuna_wnn.samplers.base import GenomeSampler
+from optuna_wnn.samplers.base import KnownStudy
+from optuna_wnn.samplers.history import Record
+from optuna_wnn.samplers.history import losses_of
+from optuna_wnn.samplers.history import violations_of
+from optuna_wnn.samplers.parameters import nearby_value
+from optuna_wnn.samplers.parameters import random_value
+from optuna_wnn.store import GENOME_PARAMETER
+from optuna_wnn.store import Child
+from optuna_wnn.variation import apply_move
+from optuna_wnn.variation import random_move
+
+
+_WIDTH: Final = 0.1  # standard deviation of an ordinary parameter's move, of its range
+_DRAWS: Final = 32  # of a move, until one exists
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the solutions that a tabu search moves from.
+
+    Attributes:
+        current: Where it stands.
+        best: The best that it ever was at.
+        tabu: Until which iteration, inclusive, the attribute of a move is tabu.
+    """
+
+    current: Record
+    best: Record
+    tabu: Mapping[tuple[Any, ...], int]
+
+
+class WNNTabuSearchSampler(GenomeSampler):
+    """A tabu search that searches the wiring of RAM networks by single moves.
+
+    At each iteration it evaluates ``n_neighbors`` distinct neighbours of the current genome,
+    each one move away: a neuron or a bit more or less in one cluster, or one connection moved.
+    Then the best admissible neighbour becomes the current genome, even if it is worse: that is
+    how the search leaves a local optimum. The move that would undo it is tabu for
+    ``tabu_tenure`` iterations; a tabu move is admissible all the same if its result beats the
+    best that was ever found (aspiration). If no neighbour is admissible, the search stays.
+
+    With ``n_neighbors=1`` there is no best of several, and it is the plain one-slot hill
+    climber: the neighbour becomes current if it is not worse.
+
+    With ``n_sources`` above 1 it is a cooperative multi-start: the best genomes that the study
+    starts with each have their own share of the neighbours and their own tabu list.
+
+    It works on any objective. Without a genome, a move gives one ordinary parameter another
+    value, and going back to the old value is tabu.
+
+    Example:
+
+        .. code-block:: python
+
+            study = optuna.create_study(
+                directions=["minimize", "maximize"], sampler=WNNTabuSearchSampler()
+            )
+            study.optimize(objective, n_trials=500)
+
+    References:
+        Glover, "Tabu search, part I", ORSA Journal on Computing 1(3), 1989: recency-based
+        memory of move attributes and aspiration by objective. Garcia and de Souto, "Global
+        optimization methods for choosing the connectivity pattern of N-tuple classifiers",
+        IJCNN 2004: its use on the wiring of weightless networks.
+
+    Args:
+        seed: What all random numbers derive from; ``None`` draws one when a study starts and
+            stores it there.
+        n_neighbors: Neighbours per iteration; at least 1.
+        tabu_tenure: Iterations for which the reverse of a move is tabu; at least 0.
+        n_sources: Solutions that are moved side by side; at least 1, at most ``n_neighbors``.
+        fitness: Which of two trials is better in a study with several objectives: the name of a
+            calculator, or a :class:`~optuna_wnn.Fitness` with weights.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        n_neighbors: int = 20,
+        tabu_tenure: int = 10,
+        n_sources: int = 1,
+        fitness: Fitness | FitnessCalculatorType | str = FitnessCalculatorType.CE,
+    ) -> None:
+        super().__init__(seed=seed, fitness=fitness)
+        ranges = (
+            ("n_neighbors", n_neighbors, n_neighbors >= 1, "at least 1"),
+            ("tabu_tenure", tabu_tenure, tabu_tenure >= 0, "at least 0"),
+            ("n_sources", n_sources, 1 <= n_sources <= n_neighbors, "1 to n_neighbors"),
+        )
+        for name, value, holds, wanted in ranges:
+            if not holds:
+                raise InputError(f"WNNTabuSearchSampler: {name} is {value}, but must be {wanted}")
+        self._n_neighbors = n_neighbors
+        self._tabu_tenure = tabu_tenure
+        self._n_sources = n_sources
+
+    def _size(self, known: KnownStudy, generation: int) -> int:
+        if generation > 0:
+            return self._n_neighbors
+        return len(known.history.seeds()) or self._n_sources
+
+    def _derive(
+        self, known: KnownStudy, generation: int, before: list[Source] | None
+    ) -> list[Source]:
+        """Return where the search stands when an iteration starts."""
+        if before is None:
+            return []
+        neighbors = known.history.generation(generation - 1)
+        if not before:  # the first iteration that starts with something to move from
+            order = self._order(known, neighbors)
+            starts = [neighbors[i] for i in order[: self._n_sources]]
+            return [Source(start, start, {}) for start in starts]
+        return [
+            self._moved(
+                known,
+                source,
+                [n for n in neighbors if n.child.source == place],
+                generation - 1,
+            )
+            for place, source in enumerate(before)
+        ]
+
+    def _moved(
+        self, known: KnownStudy, source: Source, neighbors: list[Record], iteration: int
+    ) -> Source:
+        """Return where a source stands after an iteration: at its best admissible neighbour."""
+        if not neighbors:
+            return source
+        if self._n_neighbors == 1:
+            accepted = neighbors[0] if self._order(known, [*neighbors, source.current])[0] == 0 else None
+        else:
+            accepted = self._admissible(known, source, neighbors, iteration)
+        if accepted is None:
+            return source
+        tabu = {move: until for move, until in source.tabu.items() if until > iteration}
+        if accepted.child.reverse is not None:
+            tabu[accepted.child.reverse] = iteration + self._tabu_tenure
+        is_best = self._order(known, [source.best, accepted])[0] == 1
+        return Source(accepted, accepted if is_best else source.best, tabu)
+
+    def _admissible(
+        self, known: KnownStudy, source: Source, neighbors: list[Record], iteration: int
+    ) -> Record | None:
+        pool = [source.best, *neighbors]
+        beats_best = True  # until the best is passed on the way down
+        for place in self._order(known, pool):
+            if place == 0:
+                beats_best = False
+                continue
+            neighbor = pool[place]
+            move = neighbor.child.attribute
+            if beats_best or move is None or source.tabu.get(move, -1) < iteration:
+                return neighbor
+        return None
+
+    def _order(self, known: KnownStudy, records: list[Record]) -> list[int]:
+        fitness = self._fitness_of(known)
+        order: list[int] = fitness.order(losses_of(records), violations_of(records)).tolist()
+        return order
+
+    def _conceive(
+        self,
+        known: KnownStudy,
+        generation: int,
+        index: int,
+        draw: Callable[..., np.random.Generator],
+    ) -> tuple[Child, Callable[[int], tuple[Genome, Child]] | None]:
+        sources: list[Source] = self._derived(known, generation)
+        space = known.space
+        if not sources:
+            if space is None:
+                return Child(generation, index), None
+
+            def start(attempt: int) -> tuple[Genome, Child]:
+                genome = space.sample(draw(attempt))
+                return genome, Child(generation, index, handle=genome.handle)
+
+            return Child(generation, index), start
+
+        place = index % len(sources)
+        current = sources[place].current
+        if space is None or GENOME_PARAMETER not in current.params:
+            return self._parameter_move(current, Child(generation, index, source=place), draw()), None
+
+        def step(attempt: int) -> tuple[Genome, Child]:
+            rng = draw(attempt)
+            genome = known.history.genomes.read(current.number)
+            child = Child(generation, index, (current.number,), source=place)
+            for _ in range(_DRAWS):
+                move = random_move(genome, space.bounds, space.free, rng)
+                if move is not None:
+                    genome = apply_move(genome, move, space.bounds)
+                    child = replace(child, attribute=move.attribute, reverse=move.reverse_attribute)
+                    break
+            return genome, replace(child, handle=genome.handle)
+
+        return Child(generation, index, (current.number,), source=place), step
+
+    def _parameter_move(
+        self, current: Record, child: Child, rng: np.random.Generator
+    ) -> Child:
+        """Return the child with the ordinary parameter that it changes, and to what."""
+        child = replace(child, parents=(current.number,))
+        names = [name for name, d in sorted(current.distributions.items()) if not d.single()]
+        if not names:
+            return child
+        name = names[int(rng.integers(len(names)))]
+        distribution, value = current.distributions[name], current.params[name]
+        target = nearby_value(distribution, value, _WIDTH, rng)
+        return replace(
+            child,
+            attribute=("set", name, distribution.to_internal_repr(target)),
+            reverse=("set", name, distribution.to_internal_repr(value)),
+        )
+
+    def _parameter(
+        self,
+        known: KnownStudy,
+        child: Child,
+        name: str,
+        distribution: BaseDistribution,
+        rng: np.random.Generator,
+    ) -> Any:
+        record = known.history.record(child.parents[0]) if child.parents else None
+        if record is None or name not in record.params:
+            return random_value(distribution, rng)
+        if child.attribute is not None and child.attribute[:2] == ("set", name):
+            return distribution.to_external_repr(child.attribute[2])
+        return record.params[name]
