@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
 from optuna_wnn.errors import InputError
 from optuna_wnn.tasks import Task
@@ -35,7 +36,7 @@ def parts(task: Task) -> list[Any]:
 
 
 @given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=150)))
-def test_packed_bits_unpack_to_themselves(bits: np.ndarray) -> None:
+def test_packed_bits_unpack_to_themselves(bits: NDArray[np.bool_]) -> None:
     packed = pack_bits(bits)
     assert packed.dtype == np.uint64
     assert packed.shape == (len(bits), math.ceil(bits.shape[1] / 64))
