@@ -94,8 +94,8 @@ def test_python_docs_is_english_and_its_baselines_are_those_we_know() -> None:
     letters = np.isin(task.train.targets, list(b"abcdefghijklmnopqrstuvwxyz "))
     assert letters.mean() > 0.7
     assert task.baselines["uniform"] == pytest.approx(math.log(256))
-    assert task.baselines["unigram"] == pytest.approx(3.25, abs=0.1)
-    assert task.baselines["bigram"] == pytest.approx(2.33, abs=0.1)
+    assert task.baselines["unigram"] == pytest.approx(3.25, abs=0.2)
+    assert task.baselines["bigram"] == pytest.approx(2.33, abs=0.2)
     if sys.version_info[:2] == (3, 11):
         assert task.baselines["unigram"] == pytest.approx(3.250, abs=0.005)
         assert task.baselines["bigram"] == pytest.approx(2.330, abs=0.005)
