@@ -1,0 +1,333 @@
+"""The YAML schema of a run: every key, its default, and one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+from typing import Any
+from typing import Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.fitness import Fitness
+from optuna_wnn.fitness import FitnessCalculatorType
+from optuna_wnn.genome import Dimension
+from optuna_wnn.memory import MemorySettings
+from optuna_wnn.schedule import EarlyStopping
+
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _range(value: Any) -> Any:
+    pair = [value, value] if isinstance(value, int) else value
+    numbers = isinstance(pair, list | tuple) and [type(n) for n in pair] == [int, int]
+    if not numbers or not 1 <= pair[0] <= pair[1]:
+        raise ValueError("give one number from 1 on, or [lowest, highest]")
+    return tuple(pair)
+
+
+Range = Annotated[tuple[int, int], pydantic.BeforeValidator(_range)]
+Method = Literal["ga", "ts"]
+
+_MOST_FILE_BYTES = 1 << 20
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskSection(BaseModel):
+    """What is learnt; the other keys are the options of the kind."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the kind."""
+        return dict(self.model_extra or {})
+
+
+class SpaceSection(_Section):
+    """What genomes may look like, and what the first ones look like."""
+
+    neurons: Range = (2, 64)
+    bits: Range = (4, 16)
+    start_neurons: Count | None = None
+    start_bits: Count | None = None
+
+
+class FitnessSection(_Section):
+    """Which of two trials is better."""
+
+    calculator: FitnessCalculatorType = FitnessCalculatorType.CE
+    weights: tuple[float, float] | None = None
+
+    def build(self) -> Fitness:
+        """Return the fitness that the section describes."""
+        return Fitness(self.calculator, self.weights)
+
+
+class SearchSection(_Section):
+    """How a phase searches: the defaults of all phases."""
+
+    trials: Count = 200
+    patience: Count | None = None
+    min_generations: Annotated[int, Field(ge=0, strict=True)] = 3
+    min_improvement: Annotated[float, Field(ge=0)] = 0.001
+    refine_steps: Annotated[int, Field(ge=0, strict=True)] = 0
+    population_size: Annotated[int, Field(ge=2, strict=True)] = 20
+    tournament_size: Count = 3
+    crossover_rate: Share = 0.8
+    mutation_rate: Share = 0.1
+    n_neighbors: Count = 20
+    tabu_tenure: Annotated[int, Field(ge=0, strict=True)] = 10
+    n_sources: Count = 1
+
+    @property
+    def early_stopping(self) -> EarlyStopping:
+        """When a phase ends before its trials are spent."""
+        return EarlyStopping(self.patience, self.min_generations, self.min_improvement)
+
+
+class PhaseSection(SearchSection):
+    """One phase: a method, what it frees, and what it does differently."""
+
+    method: Method
+    free: tuple[Dimension, ...]
+
+    @pydantic.field_validator("free", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @property
+    def label(self) -> str:
+        """What names the phase: ``ga-neurons``."""
+        return "-".join((self.method, *self.free))
+
+
+_PHASES: tuple[dict[str, str], ...] = tuple(
+    {"method": method, "free": free}
+    for free in ("neurons", "bits", "connections")
+    for method in ("ga", "ts")
+)
+
+
+class RunConfig(_Section):
+    """Everything that a run is made of.
+
+    Attributes:
+        name: What names the run's studies.
+        seed: What all random numbers derive from.
+        storage: Where the studies live; see :func:`~optuna_wnn.open_storage`.
+        backend: What evaluates; see :func:`~optuna_wnn.evaluators.create_evaluator`.
+        threads: How many threads the evaluation uses; all that the machine has by default.
+        task: What is learnt.
+        memory: How neurons remember and vote.
+        space: What genomes may look like.
+        fitness: Which of two trials is better.
+        search: How phases search, unless they say otherwise.
+        phases: The phases in their order; by default a genetic algorithm and a tabu search over
+            neurons, then over bits, then over connections.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
+    storage: str = "sqlite:///optuna-wnn.db"
+    backend: str = "auto"
+    threads: Count | None = None
+    task: TaskSection
+    memory: MemorySettings = MemorySettings()
+    space: SpaceSection = SpaceSection()
+    fitness: FitnessSection = FitnessSection()
+    search: SearchSection = SearchSection()
+    phases: Annotated[tuple[PhaseSection, ...], Field(min_length=1, validate_default=True)] = ()
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _fill_phases(cls, values: Any) -> Any:
+        """Give every phase the settings of ``search`` that it does not have itself."""
+        if not isinstance(values, dict):
+            return values
+        common = values.get("search") or {}
+        phases = values.get("phases", _PHASES)
+        if isinstance(common, dict) and isinstance(phases, list | tuple):
+            known = {k: v for k, v in common.items() if k in SearchSection.model_fields}
+            phases = [{**known, **p} if isinstance(p, dict) else p for p in phases]
+        return {**values, "phases": phases}
+
+    @pydantic.model_validator(mode="after")
+    def _check_together(self) -> RunConfig:
+        self.fitness.build()
+        for i, phase in enumerate(self.phases):
+            if phase.method == "ts" and phase.n_sources > phase.n_neighbors:
+                raise InputError(
+                    f"phases.{i}.n_sources: {phase.n_sources} is above n_neighbors, "
+                    f"{phase.n_neighbors}; lower it"
+                )
+            if not phase.free:
+                raise InputError(f"phases.{i}.free: nothing is free; name a dimension")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes the run what it is: all but where and by what it is run."""
+        document = self.model_dump(mode="json", exclude={"name", "storage", "backend", "threads"})
+        document["task"] = {"kind": self.task.kind, **self.task.options}
+        del document["search"]  # the phases have it
+        return document
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the configuration in a YAML file.
+
+    Args:
+        path: The file.
+        overrides: ``key=value`` each: a key with dots for what is inside, a value in YAML.
+
+    Raises:
+        InputError: If the file cannot be read, is no YAML, or says something wrong; the line
+            names the file, the path of the key, and the remedy.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_FILE_BYTES + 1)
+        if len(content) > _MOST_FILE_BYTES:
+            raise InputError(f"{path}: over {_MOST_FILE_BYTES >> 20} MiB is no configuration")
+        document = yaml.safe_load(content.decode())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML: {_yaml_reason(error)}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: a mapping of keys is needed, such as 'name: my-run'")
+    for override in overrides:
+        _override(document, override)
+    try:
+        return parse_config(document)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def parse_config(document: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration that a mapping describes.
+
+    Raises:
+        InputError: If something in it is wrong; the line names the path of the key.
+    """
+    try:
+        return RunConfig.model_validate(dict(document))
+    except pydantic.ValidationError as error:
+        raise InputError(_reason(error)) from error
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"--set {override}: give it as key=value, such as --set seed=1")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {key}: {text!r} is not valid YAML") from error
+    *parents, last = key.split(".")
+    place: Any = document
+    for i, name in enumerate([*parents, last]):
+        is_last = i == len(parents)
+        if isinstance(place, list):
+            if not name.isdigit() or int(name) >= len(place):
+                where = ".".join(key.split(".")[: i + 1])
+                raise InputError(f"--set {where}: there are {len(place)} of them, from 0")
+            if is_last:
+                place[int(name)] = value
+            place = place[int(name)]
+        elif isinstance(place, dict):
+            if is_last:
+                place[name] = value
+            elif name == "phases" and not place.get(name):
+                place[name] = [dict(phase) for phase in _PHASES]
+            elif place.get(name) is None:
+                place[name] = {}
+            place = place[name]
+        else:
+            where = ".".join(key.split(".")[:i])
+            raise InputError(f"--set {key}: {where} is a single value and has no {name!r}")
+
+
+def _yaml_reason(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return f"{where}{problem}"
+
+
+def _reason(error: pydantic.ValidationError) -> str:
+    """Return one line for the first thing that is wrong, and how many more there are."""
+    problems = error.errors(include_url=False)
+    # What a wrong ``search`` key does to every phase is said once, where it stands.
+    problems.sort(key=lambda problem: problem["loc"][:1] == ("phases",))
+    first = problems[0]
+    path = ".".join(map(str, first["loc"]))
+    kind, given = first["type"], first.get("input")
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return str(cause)
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        text = f"{path}: there is no such key{_suggestion(first['loc'])}"
+    elif kind == "missing":
+        text = f"{path}: this key is needed; add it"
+    elif kind == "string_pattern_mismatch":
+        text = f"{path}: {given!r} is no name; use letters, digits, '.', '_' and '-'"
+    else:
+        wanted = _WANTED.get(kind, first["msg"].removeprefix("Value error, "))
+        text = f"{path}: {wanted[:1].lower()}{wanted[1:]} (it is {_shown(given)})"
+    return text
+
+
+_WANTED = {
+    "tuple_type": "a list is needed",
+    "dict_type": "a mapping of keys is needed",
+    "model_type": "a mapping of keys is needed",
+    "dataclass_type": "a mapping of keys is needed",
+    "too_short": "at least one is needed",
+}
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "space": SpaceSection,
+    "fitness": FitnessSection,
+    "search": SearchSection,
+    "phases": PhaseSection,
+}
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    """Return the key that was probably meant."""
+    if len(location) == 1:
+        known = list(RunConfig.model_fields)
+    elif location[0] == "memory":
+        known = list(MemorySettings.__dataclass_fields__)
+    else:
+        known = list(_SECTIONS[str(location[0])].model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there are {', '.join(known)}"
