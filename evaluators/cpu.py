@@ -1,0 +1,138 @@
+"""The ``cpu`` backend: compiled by numba, a thread per processor, bit for bit the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optuna_wnn.evaluators import fused
+from optuna_wnn.evaluators.base import Evaluator
+from optuna_wnn.evaluators.cells import sample_keys
+from optuna_wnn.evaluators.cells import sample_threshold
+from optuna_wnn.evaluators.general import DENSE_BITS
+from optuna_wnn.evaluators.general import general_votes
+from optuna_wnn.evaluators.jit import HAS_PEXT
+from optuna_wnn.evaluators.kernels import KINDS
+from optuna_wnn.evaluators.kernels import TRANSITIONS
+from optuna_wnn.evaluators.readings import Reading
+from optuna_wnn.evaluators.votes import Cluster
+from optuna_wnn.evaluators.votes import ClusterVotes
+
+
+_JOBS_PER_THREAD = 2  # at least, so that no thread waits long for the last one
+
+
+class CpuEvaluator(Evaluator):
+    """Evaluates on all processors, each training and reading some neurons of some cluster.
+
+    Nothing grows with neurons times examples: a thread holds one to four tables, and votes are
+    added up at once.
+    """
+
+    backend: ClassVar[str] = "cpu"
+    use_pext: ClassVar[bool] = HAS_PEXT
+
+    def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
+        kernel = _Kernel(self, reading)
+        wanted = max(1, self.threads * _JOBS_PER_THREAD if self.threads > 1 else 1)
+        n_parts = -(-wanted // max(1, len(clusters)))
+        jobs = []
+        for place, cluster in enumerate(clusters):
+            n_neurons = len(cluster.hashes)
+            step = max(1, -(-n_neurons // n_parts))
+            step = min(n_neurons, -(-step // fused.ABREAST) * fused.ABREAST)
+            jobs += [
+                (place, cluster, slice(first, min(first + step, n_neurons)))
+                for first in range(0, n_neurons, step)
+            ]
+        results: list[ClusterVotes | None] = [None] * len(clusters)
+        for (place, _, _), part in zip(jobs, self._map(kernel, jobs), strict=True):
+            before = results[place]
+            if before is not None:
+                sums = np.add(before.sums, part.sums, out=before.sums)
+                part = ClusterVotes(sums, np.concatenate([before.scores, part.scores]))
+            results[place] = part
+        return [votes for votes in results if votes is not None]
+
+    def _map(self, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Return what ``function`` gives for every job, computed in threads."""
+        if self.threads == 1 or len(jobs) < 2:
+            return [function(*job) for job in jobs]
+        with ThreadPoolExecutor(min(self.threads, len(jobs))) as pool:
+            return list(pool.map(lambda job: function(*job), jobs))
+
+
+class _Kernel:
+    """Calls the compiled function that suits the task, the memory and a cluster's width."""
+
+    def __init__(self, evaluator: CpuEvaluator, reading: Reading) -> None:
+        self.evaluator = evaluator
+        self.reading = reading
+        memory, cells = evaluator.memory, evaluator.cells
+        self.train = evaluator.task.train.inputs[: reading.n_trained]
+        self.kind = KINDS[cells.kind]
+        self.start, self.down, self.up = TRANSITIONS.get(cells.kind, (0, 0, 0))
+        self.n_levels = np.uint64(cells.n_levels)
+        self.threshold = sample_threshold(memory.sample_rate) if memory.sample_rate < 1 else 0
+        self.plain = (
+            evaluator.use_pext
+            and reading.blocks is None
+            and not self.threshold
+            and self.train.shape[1] == 1
+        )
+        # Made here, once per cluster, for all threads.
+        self.positives: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
+
+    def __call__(self, place: int, cluster: Cluster, part: slice) -> ClusterVotes:
+        evaluator, reading, cells = self.evaluator, self.reading, self.evaluator.cells
+        connections = cluster.connections[part]
+        n_bits = connections.shape[1]
+        train_positives = evaluator.trained_positives(reading, cluster.index)
+        read_positives = evaluator.positives(reading, cluster.index)
+        sums = np.zeros(len(reading.examples), np.int64)
+        scores = np.zeros((len(connections), 2), np.int64)
+        if not self.plain or n_bits > DENSE_BITS:
+            general_votes(
+                connections,
+                sample_keys(cluster.hashes[part], evaluator.memory.sample_seed),
+                np.uint64(self.threshold),
+                self.train,
+                train_positives,
+                reading.examples.inputs,
+                read_positives,
+                reading.blocks if reading.blocks is not None else np.zeros(0, np.int64),
+                self.kind,
+                np.uint64(self.start),
+                np.uint64(self.down),
+                np.uint64(self.up),
+                cells.votes,
+                cells.table,
+                self.n_levels,
+                evaluator.use_pext,
+                sums,
+                scores,
+            )
+            return ClusterVotes(sums, scores)
+        train, read = self.train[:, 0], reading.examples.inputs[:, 0]
+        abreast = n_bits <= fused.ABREAST_BITS
+        if cells.counting:
+            count = fused.count_votes if abreast else fused.wide_count_votes
+            count(
+                connections, train, train_positives, read, read_positives,
+                self.kind, cells.votes, cells.table, self.n_levels, sums, scores,
+            )  # fmt: skip
+        else:
+            weights = sum(int(vote) << 16 * state for state, vote in enumerate(cells.votes))
+            state = fused.state_votes if abreast else fused.wide_state_votes
+            state(
+                connections, train, train_positives, read, read_positives,
+                self.start, np.uint64(self.down), np.uint64(self.up), np.uint64(weights),
+                sums, scores,
+            )  # fmt: skip
+        return ClusterVotes(sums, scores)

@@ -1,0 +1,93 @@
+"""Numba, as the ``cpu`` backend uses it: typed, without the GIL, compiled code kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from typing import TypeVar
+
+from llvmlite import binding
+from llvmlite import ir
+from numba import njit
+from numba import types
+from numba.extending import intrinsic
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Processors that have the instruction but take hundreds of cycles for it.
+_SLOW_PEXT = ("bdver4", "znver1", "znver2")
+
+
+def compiled(function: Function) -> Function:
+    """Compile ``function`` at its first call.
+
+    Never with fast-math: every processor must give the same result. Never with threads of
+    numba's own: callers run compiled functions in threads of theirs.
+    """
+    wrapped: Function = njit(nogil=True, cache=True)(function)
+    return wrapped
+
+
+def has_fast_pext() -> bool:
+    """Return whether the processor extracts bits in one instruction (BMI2), and quickly."""
+    if not binding.get_host_cpu_features().get("bmi2", False):
+        return False
+    return binding.get_host_cpu_name() not in _SLOW_PEXT
+
+
+HAS_PEXT = has_fast_pext()
+
+
+def _binary_llvm(name: str) -> Any:
+    """Return codegen that calls the LLVM intrinsic ``name`` on two 64-bit words."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(word, [word, word])
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        return builder.call(function, arguments)
+
+    return codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pext_instruction(typing_context: Any, word: Any, mask: Any) -> Any:
+    """Return the bits of ``word`` that ``mask`` picks, moved together."""
+    return types.uint64(types.uint64, types.uint64), _binary_llvm("llvm.x86.bmi.pext.64")
+
+
+@compiled
+def _pext_loop(word: Any, mask: Any) -> Any:
+    """Return the same without the instruction; only there so that other processors compile."""
+    result, place = mask ^ mask, 0
+    while mask:
+        lowest = mask & -mask
+        if word & lowest:
+            result |= (mask ^ mask) + (1 << place)
+        mask ^= lowest
+        place += 1
+    return result
+
+
+pext = _pext_instruction if HAS_PEXT else _pext_loop
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def leading_zeros(typing_context: Any, word: Any) -> Any:
+    """Return how many zeros a 64-bit word begins with; 64 if it is 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint64(types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def trailing_zeros(typing_context: Any, word: Any) -> Any:
+    """Return how many zeros a 64-bit word ends with; the word is not 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), codegen
