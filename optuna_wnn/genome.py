@@ -260,7 +260,9 @@ class Genome:
     def neuron_hashes(self) -> NDArray[np.uint64]:
         """A hash of what every neuron observes, ``uint64[N]``."""
         mixed = mix64(self.connections.astype(np.uint64))
-        return mix64(np.add.reduceat(mixed, self.offsets[:-1]) + self.neuron_bits.astype(np.uint64))
+        return mix64(
+            np.add.reduceat(mixed, self.offsets[:-1]) + self.neuron_bits.astype(np.uint64)
+        )
 
     @cached_property
     def cluster_hashes(self) -> NDArray[np.uint64]:

@@ -99,7 +99,9 @@ class GenomeSpace:
             InputError: If the task has fewer inputs than a neuron would observe, or a range is
                 empty.
         """
-        ranges = [(r, r) if isinstance(r, int) else (int(r[0]), int(r[1])) for r in (neurons, bits)]
+        ranges = [
+            (r, r) if isinstance(r, int) else (int(r[0]), int(r[1])) for r in (neurons, bits)
+        ]
         bounds = Bounds(task.n_clusters, task.n_inputs, ranges[0], ranges[1], task.visible)
         middle = tuple((low + high) // 2 for low, high in ranges)
         return cls(bounds, tuple(free), (middle[0], middle[1]) if start is None else start)
@@ -212,9 +214,7 @@ class GenomeSpace:
 
 
 # Per storage and study name the space that is known to be stored there: saves a query a trial.
-_SEEN: weakref.WeakKeyDictionary[BaseStorage, dict[str, GenomeSpace]] = (
-    weakref.WeakKeyDictionary()
-)
+_SEEN: weakref.WeakKeyDictionary[BaseStorage, dict[str, GenomeSpace]] = weakref.WeakKeyDictionary()
 
 
 def genome(trial: Trial | FrozenTrial, study: optuna.Study | None = None) -> Genome:

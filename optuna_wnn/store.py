@@ -353,6 +353,11 @@ def trial_by_number(study: optuna.Study, number: int) -> FrozenTrial | None:
     return storage.get_trial(found)
 
 
+def all_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return all trials of a study in the order of their numbers, not copied."""
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
 @dataclass(frozen=True)
 class Child:
     """The place of a trial in its study's history.
@@ -366,6 +371,7 @@ class Child:
         attribute: What a tabu list remembers of the move that made it.
         reverse: The attribute of the move that would undo that.
         is_seed: Whether it was put there with its result, and not evaluated here.
+        worker: The process that evaluates it; see :mod:`optuna_wnn.workers`.
     """
 
     generation: int
@@ -376,6 +382,7 @@ class Child:
     attribute: tuple[Any, ...] | None = None
     reverse: tuple[Any, ...] | None = None
     is_seed: bool = False
+    worker: str = ""
 
     def to_json(self) -> str:
         """Return the child as JSON text without its defaults."""
@@ -524,4 +531,3 @@ def _tune_sqlite(connection: Any, record: Any) -> None:
 def masked(text: str) -> str:
     """Return a text without the passwords of the URLs in it."""
     return re.sub(r"(://[^:@/\s]*):[^@/\s]*@", r"\1:***@", text)
-

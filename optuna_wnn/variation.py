@@ -482,9 +482,7 @@ def apply_move(
     return resize(genome, neurons, bits, bounds, np.random.default_rng(move.seed), bit_scores)
 
 
-def add_neuron(
-    genome: Genome, cluster: int, bounds: Bounds, rng: np.random.Generator
-) -> Genome:
+def add_neuron(genome: Genome, cluster: int, bounds: Bounds, rng: np.random.Generator) -> Genome:
     """Return the genome with one more neuron in ``cluster``.
 
     The new neuron copies the connections of a random neuron of the cluster and rewires a few of
@@ -547,5 +545,7 @@ def _one_step(
     wanted = had + (1 if move.kind.startswith("add") else -1)
     if not low <= wanted <= high:
         what = "neurons" if of_neurons else "bits"
-        raise ValueError(f"cluster {move.cluster} has {had} {what}; the bounds are {low} to {high}")
+        raise ValueError(
+            f"cluster {move.cluster} has {had} {what}; the bounds are {low} to {high}"
+        )
     return apply_move(genome, move, bounds, bit_scores)

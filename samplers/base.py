@@ -7,6 +7,7 @@ import threading
 import zlib
 from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from typing import Final
 
@@ -27,6 +28,7 @@ from optuna_wnn.samplers.parameters import random_value
 from optuna_wnn.space import GENOME_DISTRIBUTION
 from optuna_wnn.space import GenomeSpace
 from optuna_wnn.store import Child
+from optuna_wnn.workers import this_worker
 
 
 _SEED: Final = "seed"
@@ -106,7 +108,11 @@ class GenomeSampler(BaseSampler, abc.ABC):
 
     @abc.abstractmethod
     def _conceive(
-        self, known: KnownStudy, generation: int, index: int, draw: Callable[..., np.random.Generator]
+        self,
+        known: KnownStudy,
+        generation: int,
+        index: int,
+        draw: Callable[..., np.random.Generator],
     ) -> tuple[Child, Callable[[int], tuple[Genome, Child]] | None]:
         """Return who takes a place, and what draws its genome at the n-th attempt."""
 
@@ -187,6 +193,18 @@ class GenomeSampler(BaseSampler, abc.ABC):
             known.in_flight.pop(trial.number, None)
             known.history.note(trial, state, None if values is None else list(values))
 
+    # -- for who runs a study --
+
+    def history(self, study: optuna.Study) -> History:
+        """Return the trials of a study that are known here, those of this process up to date."""
+        return self._known(study).history
+
+    def is_full(self, study: optuna.Study, generation: int) -> bool:
+        """Return whether every place of a generation has a trial that finished."""
+        known = self._known(study)
+        with known.lock:
+            return known.history.n_finished(generation) >= self._size(known, generation)
+
     # -- places --
 
     def _known(self, study: optuna.Study) -> KnownStudy:
@@ -235,6 +253,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
             return self._generator(known, study, Child(generation, index), *key)
 
         child, make = self._conceive(known, generation, index, draw)
+        child = replace(child, worker=this_worker())
         if make is None or store.GENOME_PARAMETER in store.fixed_parameters(trial):
             return child, None
         # A genome that the study has already is not evaluated again, unless it has them all.
@@ -242,7 +261,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
             genome, child = make(attempt)
             if not known.history.is_known(genome.handle, generation, index):
                 break
-        return child, genome
+        return replace(child, worker=this_worker()), genome
 
     def _give_out(
         self, known: KnownStudy, study: optuna.Study, trial: FrozenTrial, child: Child

@@ -20,6 +20,7 @@ from optuna_wnn import store
 from optuna_wnn.store import Child
 
 
+_MANY: Final = 16  # unseen trials from which on one query for all is faster than one for each
 _OUTSIDE: Final = 1 << 40  # indices of trials that no sampler of this package gave a place
 
 
@@ -85,6 +86,7 @@ class History:
         self._records: dict[int, Record] = {}  # by number
         self._generations: dict[int, list[Record]] = {}
         self._taken: dict[int, dict[int, set[int]]] = {}  # generation, index -> live trials
+        self._finished: dict[int, set[int]] = {}  # generation -> trials
         self._proposed: dict[int, dict[int, int]] = {}  # generation, index -> handle
         self._place_of: dict[int, tuple[int, int]] = {}  # the place of every trial
         self._lost: set[tuple[int, int]] = set()  # places whose worker is gone
@@ -96,6 +98,12 @@ class History:
         """Read what is new among the trials whose number is below ``before``."""
         for number in sorted(self._open):
             self._read(number)
+        if before - self._next > _MANY:
+            trials = store.all_trials(self.study)
+            for trial in trials[self._next : before]:
+                self._open.add(trial.number)
+                self.note(trial, trial.state, trial.values)
+            self._next = before
         while self._next < before:
             if self._next in self._noted:
                 self._noted.remove(self._next)
@@ -137,6 +145,8 @@ class History:
             self._lose(number, child)
             return
         self.take(number, child)
+        if state.is_finished():
+            self._finished.setdefault(child.generation, set()).add(number)
         if state == TrialState.COMPLETE and values is not None:
             self._record(trial, child, values)
 
@@ -191,6 +201,12 @@ class History:
     def newest(self) -> int:
         """The newest generation that has a trial; -1 if there is none."""
         return self._newest
+
+    def n_finished(self, generation: int | None = None) -> int:
+        """Return how many trials of a generation, or of all, finished and were not lost."""
+        if generation is not None:
+            return len(self._finished.get(generation, ()))
+        return sum(map(len, self._finished.values()))
 
     def lost_place(self) -> tuple[int, int] | None:
         """Return the first place (generation, index) whose worker is gone, if there is one."""

@@ -44,7 +44,9 @@ def nearby_value(
     unit = abs(unit) if unit < 0 else unit
     unit = 2 - unit if unit > 1 else unit
     found = _from_unit(distribution, min(1.0, max(0.0, unit)))
-    if found == value and not isinstance(distribution, FloatDistribution | CategoricalDistribution):
+    if found == value and not isinstance(
+        distribution, FloatDistribution | CategoricalDistribution
+    ):
         assert isinstance(distribution, IntDistribution)
         steps = (distribution.high - distribution.low) // distribution.step
         place = (value - distribution.low) // distribution.step

@@ -150,7 +150,9 @@ class WNNTabuSearchSampler(GenomeSampler):
         if not neighbors:
             return source
         if self._n_neighbors == 1:
-            accepted = neighbors[0] if self._order(known, [*neighbors, source.current])[0] == 0 else None
+            accepted = (
+                neighbors[0] if self._order(known, [*neighbors, source.current])[0] == 0 else None
+            )
         else:
             accepted = self._admissible(known, source, neighbors, iteration)
         if accepted is None:
@@ -203,7 +205,9 @@ class WNNTabuSearchSampler(GenomeSampler):
         place = index % len(sources)
         current = sources[place].current
         if space is None or GENOME_PARAMETER not in current.params:
-            return self._parameter_move(current, Child(generation, index, source=place), draw()), None
+            return self._parameter_move(
+                current, Child(generation, index, source=place), draw()
+            ), None
 
         def step(attempt: int) -> tuple[Genome, Child]:
             rng = draw(attempt)
@@ -213,15 +217,15 @@ class WNNTabuSearchSampler(GenomeSampler):
                 move = random_move(genome, space.bounds, space.free, rng)
                 if move is not None:
                     genome = apply_move(genome, move, space.bounds)
-                    child = replace(child, attribute=move.attribute, reverse=move.reverse_attribute)
+                    child = replace(
+                        child, attribute=move.attribute, reverse=move.reverse_attribute
+                    )
                     break
             return genome, replace(child, handle=genome.handle)
 
         return Child(generation, index, (current.number,), source=place), step
 
-    def _parameter_move(
-        self, current: Record, child: Child, rng: np.random.Generator
-    ) -> Child:
+    def _parameter_move(self, current: Record, child: Child, rng: np.random.Generator) -> Child:
         """Return the child with the ordinary parameter that it changes, and to what."""
         child = replace(child, parents=(current.number,))
         names = [name for name, d in sorted(current.distributions.items()) if not d.single()]
