@@ -15,7 +15,10 @@ ROOT = Path(__file__).parent.parent
 # Rooms by floor; a room imports only from floors below it.
 FLOORS: list[list[str]] = [
     ["errors"],
-    ["genome", "memory", "variation", "fitness", "schedule", "store", "config", "tasks"],
+    [
+        *("genome", "memory", "variation", "fitness", "schedule"),
+        *("store", "workers", "config", "tasks"),
+    ],
     ["space", "evaluators", "network", "report"],
     ["samplers"],
     ["phases", "sweep"],
@@ -26,6 +29,8 @@ SAME_FLOOR = {
     ("memory", "genome"),
     ("variation", "genome"),
     ("store", "genome"),
+    ("store", "workers"),
+    ("config", "genome"),
     ("config", "fitness"),
     ("config", "schedule"),
     ("config", "memory"),
