@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ HANDLE_BITS: Final = 52
 
 _FORMAT: Final = "optuna-wnn genome"
 _VERSION: Final = 1
-_MAX_FILE_BYTES: Final = 1 << 30  # of JSON text: about 200 million connections
+_MAX_FILE_BYTES: Final = 256 << 20  # of JSON text: about 30 million connections
 
 
 def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -59,7 +59,10 @@ def _starts(lengths: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
 
 
 def _frozen(values: Any, name: str) -> NDArray[np.int32]:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except (OverflowError, ValueError):  # lists of unequal length
+        array = np.zeros(())
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise InputError(f"genome.{name}: a flat array of integers is needed")
     if array.size and (array.min() < 0 or array.max() >= 2**31):
@@ -103,6 +106,11 @@ class Bounds:
         if self.visible is not None and len(self.visible) != self.n_clusters:
             raise InputError(
                 f"space.visible: {len(self.visible)} numbers for {self.n_clusters} clusters"
+            )
+        if int(self.visible_inputs.max()) > self.n_inputs:
+            raise InputError(
+                f"space.visible: a cluster sees {int(self.visible_inputs.max())} inputs of "
+                f"{self.n_inputs}"
             )
         fewest = int(self.visible_inputs.min())
         if self.bits[1] > fewest:
@@ -282,13 +290,30 @@ class Genome:
         """The leading 52 bits of the digest: what the trial's parameter ``genome`` shows."""
         return int(self.digest[: HANDLE_BITS // 4], 16)
 
+    @cached_property
+    def checksum(self) -> str:
+        """32 hexadecimal digits that name the genome byte for byte, neuron order included."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in DIMENSIONS:
+            digest.update(getattr(self, name).astype("<i4").tobytes())
+        return digest.hexdigest()
+
     def reordered(self, order: NDArray[np.integer[Any]]) -> Genome:
         """Return the same genome with its neurons in another order.
 
         Args:
             order: For every place the neuron that moves there, ``int[N]``; neurons stay in
                 their cluster.
+
+        Raises:
+            ValueError: If a neuron is missing, or would leave its cluster.
         """
+        placed = np.zeros(self.n_neurons, bool)
+        placed[order] = True
+        if not placed.all() or (self.neuron_cluster[order] != self.neuron_cluster).any():
+            raise ValueError(
+                "order: every neuron must be there once; neurons stay in their cluster"
+            )
         picked = segment_indices(self.offsets[order], self.neuron_bits[order].astype(np.int64))
         return Genome._trusted(self.neurons, self.bits, self.connections[picked])
 
@@ -330,7 +355,7 @@ class Genome:
             "format": _FORMAT,
             "version": _VERSION,
             "digest": self.digest,
-            "checksum": _checksum(self),
+            "checksum": self.checksum,
             **{name: getattr(self, name).tolist() for name in DIMENSIONS},
         }
         text = json.dumps(document, separators=(",", ":")).encode()
@@ -347,10 +372,12 @@ class Genome:
         try:
             with gzip.open(path) as file:
                 text = file.read(_MAX_FILE_BYTES + 1)
+        except gzip.BadGzipFile as error:
+            raise InputError(f"{path}: the file is no gzip file, or damaged; {remedy}") from error
         except (EOFError, zlib.error) as error:
             raise InputError(f"{path}: the file is truncated or damaged; {remedy}") from error
-        except OSError as error:  # gzip.BadGzipFile is one
-            reason = error.strerror or "not a gzip file"
+        except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+            reason = getattr(error, "strerror", None) or error
             raise InputError(f"{path}: no genome can be read there ({reason})") from error
         if len(text) > _MAX_FILE_BYTES:
             raise InputError(f"{path}: the file unpacks to over {_MAX_FILE_BYTES >> 20} MiB")
@@ -366,20 +393,13 @@ class Genome:
                 "use the optuna-wnn that wrote it"
             )
         try:
-            genome = cls(*(_frozen(document.get(name), name) for name in DIMENSIONS))
+            genome = cls(*(document.get(name) for name in DIMENSIONS))
         except InputError as error:
             raise InputError(f"{path}: {error}; {remedy}") from error
-        if document.get("checksum") != _checksum(genome):
-            raise InputError(f"{path}: the checksum does not fit the content; {remedy}")
+        for name in ("checksum", "digest"):
+            if document.get(name) != getattr(genome, name):
+                raise InputError(f"{path}: the {name} does not fit the content; {remedy}")
         return genome
-
-
-def _checksum(genome: Genome) -> str:
-    """Return a digest of the genome's bytes, the order of its neurons included."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in DIMENSIONS:
-        digest.update(getattr(genome, name).astype("<i4").tobytes())
-    return digest.hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -389,18 +409,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         InputError: If the file cannot be written there.
     """
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(temporary, "xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be written ({reason})") from error

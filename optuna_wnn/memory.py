@@ -81,7 +81,7 @@ class MemorySettings:
             ("empty_value", 0 <= self.empty_value <= 1, "in [0, 1]"),
             ("prior", 0 < self.prior < math.inf, "above 0"),
             ("sample_rate", 0 < self.sample_rate <= 1, "in (0, 1]"),
-            ("temperature", self.temperature == "fit" or 0 < float(self.temperature), "above 0"),
+            ("temperature", self.temperature == "fit" or float(self.temperature) > 0, "above 0"),
             ("blocks", self.blocks >= 2, "at least 2"),
         )
         for name, holds, wanted in ranges:

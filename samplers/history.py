@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Record:
         constraints: Its constraint values; at most 0 is feasible.
         params: Its parameters.
         distributions: Their distributions.
+        final_handle: Handle of the genome that it ended with; -1 without one.
     """
 
     number: int
@@ -43,6 +45,7 @@ class Record:
     constraints: tuple[float, ...]
     params: Mapping[str, Any]
     distributions: Mapping[str, BaseDistribution]
+    final_handle: int = -1
 
 
 def losses_of(records: list[Record]) -> NDArray[np.float64]:
@@ -104,6 +107,7 @@ class History:
                 self._open.add(trial.number)
                 self.note(trial, trial.state, trial.values)
             self._next = before
+            self._noted = {number for number in self._noted if number >= before}
         while self._next < before:
             if self._next in self._noted:
                 self._noted.remove(self._next)
@@ -154,6 +158,8 @@ class History:
         if trial.number in self._records:
             return
         self._newest = max(self._newest, child.generation)
+        stored = store.stored_handle(trial.system_attrs)
+        final = -1 if stored is None else stored
         record = Record(
             trial.number,
             child,
@@ -161,11 +167,11 @@ class History:
             tuple(trial.constraints.values()),
             trial.params,
             trial.distributions,
+            final,
         )
         self._records[trial.number] = record
         self._generations.setdefault(child.generation, []).append(record)
-        final = store.stored_handle(trial.system_attrs)
-        for handle in (child.handle, -1 if final is None else final):
+        for handle in (child.handle, final):
             known = self._handles.get(handle, child.generation)
             self._handles[handle] = min(known, child.generation)
         lowest = child.generation if self._changed is None else self._changed
@@ -245,6 +251,10 @@ class History:
         """Yield all records, generation after generation."""
         for generation in sorted(self._generations):
             yield from self.generation(generation)
+
+    def latest(self, seen: int) -> list[Record]:
+        """Return the records that came after the first ``seen``."""
+        return list(itertools.islice(self._records.values(), seen, None))
 
     def record(self, number: int) -> Record | None:
         """Return the record of a trial, if it has one."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from functools import cached_property
 from typing import Any
 from typing import Literal
 
@@ -81,6 +83,15 @@ class Task:
         if self.head in ("bits", "chained_bits"):
             return max(1, (self.n_outputs - 1).bit_length())
         return self.n_outputs
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits that name the examples of all three parts."""
+        digest = hashlib.blake2b(digest_size=8)
+        for part in (self.train, self.validation, self.test):
+            digest.update(np.ascontiguousarray(part.inputs).astype("<u8").tobytes())
+            digest.update(part.targets.astype("<i8").tobytes())
+        return digest.hexdigest()
 
     @property
     def visible(self) -> tuple[int, ...] | None:

@@ -1,0 +1,251 @@
+"""What a run came to: what its studies say of it, and the final table."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from typing import Final
+
+import optuna
+from optuna.storages import BaseStorage
+from rich.console import Group
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from optuna_wnn import store
+from optuna_wnn.errors import InputError
+from optuna_wnn.fitness import Fitness
+from optuna_wnn.genome import Genome
+
+
+SEEDED_FROM: Final = "seeded from"
+
+_RUN: Final = "run"
+_PHASE: Final = "phase"
+_LABEL: Final = "method"
+_END: Final = "ended"
+_BEST: Final = "best trial"
+_TEST: Final = "test"
+_FIRST: Final = "test of the first random genome"
+_BASELINES: Final = "baselines"
+
+
+# -- what studies say ----------------------------------------------------------------------------
+
+
+def describe(
+    study: optuna.Study, run: str, index: int, label: str, before: optuna.Study | None
+) -> None:
+    """Write into a study what it is: which phase of which run, and what it was seeded from."""
+    study.set_user_attr(_RUN, run)
+    study.set_user_attr(_PHASE, index + 1)
+    study.set_user_attr(_LABEL, label)
+    if before is not None:
+        study.set_user_attr(SEEDED_FROM, f"{before.study_name} #{before.user_attrs[_BEST]}")
+
+
+def write_baselines(study: optuna.Study, baselines: Mapping[str, float]) -> None:
+    """Write into a run's first study what simple models reach on the test part."""
+    study.set_user_attr(_BASELINES, dict(baselines))
+
+
+def finish(
+    study: optuna.Study,
+    reason: str,
+    best: int,
+    test: tuple[float, float] | None,
+    first: tuple[float, float] | None,
+) -> None:
+    """Write into a study that its phase ended, why, and what it came to.
+
+    Args:
+        study: The phase's study.
+        reason: Why it ended.
+        best: Number of its best trial.
+        test: Cross-entropy and accuracy of that trial's genome on the test part.
+        first: The same of the run's first random genome, where this is the first phase.
+    """
+    study.set_user_attr(_BEST, best)
+    study.set_user_attr(_TEST, test)
+    if first is not None:
+        study.set_user_attr(_FIRST, first)
+    study.set_user_attr(_END, reason)  # last: with it the phase is over
+
+
+def finished(study: optuna.Study) -> str | None:
+    """Return why a phase ended, or ``None`` if it did not."""
+    reason: str | None = study.user_attrs.get(_END)
+    return reason
+
+
+def study_names(storage: BaseStorage, run: str) -> list[str]:
+    """Return the names of a run's studies that exist, in the order of their phases."""
+    found = [
+        (int(place), name)
+        for name in optuna.get_all_study_names(storage=storage)
+        for place in [name.removeprefix(f"{run}/").partition("-")[0]]
+        if name.startswith(f"{run}/") and place.isdigit()
+    ]
+    return [name for _, name in sorted(found)]
+
+
+# -- the summary ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PhaseSummary:
+    """What one phase came to.
+
+    Attributes:
+        study: Name of its study.
+        n_trials: How many trials it evaluated.
+        seconds: How long they took, all together.
+        ended: Why it ended, or ``None`` if it did not.
+        best_trial: Number of its best trial, or ``None`` if it did not end.
+        validation: Cross-entropy and accuracy of that trial, on what guided the search.
+        test: The same on the test part, or ``None`` if there is none.
+    """
+
+    study: str
+    n_trials: int
+    seconds: float
+    ended: str | None
+    best_trial: int | None
+    validation: tuple[float, float] | None
+    test: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run came to.
+
+    Attributes:
+        name: The run.
+        phases: Its phases, as far as they were started.
+        best_phase: Index of the phase whose best trial is best, or ``None`` if none ended.
+        first_test: Cross-entropy and accuracy of the first random genome on the test part.
+        baselines: Cross-entropy that simple models reach on the test part.
+    """
+
+    name: str
+    phases: tuple[PhaseSummary, ...]
+    best_phase: int | None
+    first_test: tuple[float, float] | None
+    baselines: Mapping[str, float]
+
+
+def summarise(storage: BaseStorage, run: str, fitness: Fitness | None = None) -> RunSummary:
+    """Return what a run came to, from its studies alone.
+
+    Args:
+        storage: Where they live.
+        run: The run's name.
+        fitness: Which of the phases' best trials is best; the lowest cross-entropy by default.
+
+    Raises:
+        InputError: If there is no such run.
+    """
+    names = study_names(storage, run)
+    if not names:
+        raise InputError(f"run {run}: the storage has no studies of it; {_known_runs(storage)}")
+    studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
+    phases = tuple(map(_phase, studies))
+    ended = [i for i, phase in enumerate(phases) if phase.validation is not None]
+    best = None
+    if ended:
+        values = [phases[i].validation or (0.0, 0.0) for i in ended]
+        losses = [(ce, -accuracy) for ce, accuracy in values]
+        best = ended[int((fitness or Fitness()).order(losses)[0])]
+    attributes = studies[0].user_attrs
+    return RunSummary(
+        run, phases, best, _pair(attributes.get(_FIRST)), attributes.get(_BASELINES, {})
+    )
+
+
+def best_genome(storage: BaseStorage, run: str) -> Genome:
+    """Return the best genome of a run.
+
+    Raises:
+        InputError: If there is no such run, or none of its phases ended yet.
+    """
+    summary = summarise(storage, run)
+    if summary.best_phase is None:
+        raise InputError(f"run {run}: no phase has ended yet; resume it, then export")
+    phase = summary.phases[summary.best_phase]
+    study = optuna.load_study(study_name=phase.study, storage=storage)
+    assert phase.best_trial is not None
+    return store.genome_reader(study).read(phase.best_trial)
+
+
+def _phase(study: optuna.Study) -> PhaseSummary:
+    n_trials, spent = 0, datetime.timedelta()
+    trials = store.all_trials(study)
+    for trial in trials:
+        child = store.read_child(trial.system_attrs)
+        if child is None or child.is_seed or not trial.state.is_finished():
+            continue
+        n_trials += not store.is_stale(trial.system_attrs)
+        spent += trial.duration or datetime.timedelta()
+    attributes = study.user_attrs
+    best = attributes.get(_BEST)
+    return PhaseSummary(
+        study.study_name,
+        n_trials,
+        spent.total_seconds(),
+        attributes.get(_END),
+        best,
+        None if best is None else _pair(trials[best].values),
+        _pair(attributes.get(_TEST)),
+    )
+
+
+def _pair(values: Any) -> tuple[float, float] | None:
+    return None if values is None else (float(values[0]), float(values[1]))
+
+
+def _known_runs(storage: BaseStorage) -> str:
+    names = optuna.get_all_study_names(storage=storage)
+    runs = sorted({name.rpartition("/")[0] for name in names if "/" in name})
+    return f"it has {', '.join(runs)}" if runs else "it has none at all; check --storage"
+
+
+# -- the table -----------------------------------------------------------------------------------
+
+
+def table(summary: RunSummary) -> RenderableType:
+    """Return the final table of a run, for a console."""
+    result = Table(title=f"Run {summary.name}", title_justify="left")
+    result.add_column("study")
+    for heading in ("trials", "seconds", "CE", "accuracy", "test CE", "test acc."):
+        result.add_column(heading, justify="right")
+    result.add_column("ended")
+    for i, phase in enumerate(summary.phases):
+        cells = [
+            phase.study,
+            str(phase.n_trials),
+            f"{phase.seconds:.1f}",
+            *_numbers(phase.validation),
+            *_numbers(phase.test),
+            phase.ended or "not yet",
+        ]
+        result.add_row(*cells, style="bold" if i == summary.best_phase else "")
+    result.add_section()
+    if summary.first_test is not None:
+        result.add_row("first random genome", "", "", "", "", *_numbers(summary.first_test))
+    for name, cross_entropy in summary.baselines.items():
+        result.add_row(f"baseline: {name}", "", "", "", "", f"{cross_entropy:.4f}")
+    return Group(result, Text(_verdict(summary)))
+
+
+def _numbers(pair: tuple[float, float] | None) -> tuple[str, str]:
+    return ("", "") if pair is None else (f"{pair[0]:.4f}", f"{pair[1]:.4f}")
+
+
+def _verdict(summary: RunSummary) -> str:
+    if summary.best_phase is None:
+        return "No phase has ended yet."
+    best = summary.phases[summary.best_phase]
+    return f"Best: trial {best.best_trial} of {best.study}. CE is in nats per example."
