@@ -7,6 +7,7 @@ the pool it was computed in is never stored.
 from __future__ import annotations
 
 import enum
+import warnings
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +24,17 @@ class FitnessCalculatorType(str, enum.Enum):
 
     Attributes:
         CE: The first objective alone; the others break ties.
-        HARMONIC_RANK: The weighted harmonic mean of how well a trial ranks in each objective.
+        HARMONIC_RANK: The weighted harmonic mean of how well a trial ranks in each objective: a
+            trial that is bad in one objective is bad.
+        NORMALIZED: The weighted mean of the objectives, each stretched from the best to the
+            worst trial at hand: differences count, not only ranks.
+        PARETO: Non-dominated rank, then crowding distance: keeps the whole front.
     """
 
     CE = "CE"
     HARMONIC_RANK = "HARMONIC_RANK"
+    NORMALIZED = "NORMALIZED"
+    PARETO = "PARETO"
 
 
 def shared_ranks(losses: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -66,6 +73,89 @@ def harmonic_rank(
     return mean
 
 
+def normalized(losses: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the weighted mean of min-max normalised goodness per trial; higher is better.
+
+    Args:
+        losses: ``float64[n, m]``, lower is better in each of ``m`` objectives.
+        weights: ``float64[m]``, above 0.
+
+    Returns:
+        ``float64[n]`` in [0, 1]; an objective in which all trials are equal counts 1 for each.
+    """
+    finite = np.where(np.isfinite(losses), losses, np.nan)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column may hold nothing finite
+        low, high = np.nanmin(finite, axis=0), np.nanmax(finite, axis=0)
+        share = (losses - low) / (high - low)
+    share = np.where(np.isnan(share), np.where(losses == np.inf, 1.0, 0.0), np.clip(share, 0, 1))
+    goodness: NDArray[np.float64] = ((1 - share) * weights).sum(axis=1) / weights.sum()
+    return goodness
+
+
+def non_dominated_ranks(losses: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return each trial's front: 0 for those that no other dominates, 1 for those behind, ….
+
+    Reference: Deb, Pratap, Agarwal and Meyarivan, "A fast and elitist multiobjective genetic
+    algorithm: NSGA-II", IEEE Transactions on Evolutionary Computation 6(2), 2002, section III-A.
+
+    Args:
+        losses: ``float64[n, m]``, lower is better in each of ``m`` objectives.
+    """
+    no_worse = (losses[:, None, :] <= losses[None, :, :]).all(axis=2)
+    dominates = no_worse & (losses[:, None, :] < losses[None, :, :]).any(axis=2)
+    ranks = np.full(len(losses), -1, np.int64)
+    left = np.ones(len(losses), bool)
+    front = 0
+    while left.any():
+        now = left & ~dominates[left].any(axis=0)
+        ranks[now] = front
+        left &= ~now
+        front += 1
+    return ranks
+
+
+def crowding_distances(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far apart each trial's neighbours on a front are; infinite at its ends.
+
+    Reference: as :func:`non_dominated_ranks`, section III-B.
+
+    Args:
+        losses: ``float64[n, m]`` of one front.
+    """
+    distances = np.zeros(len(losses))
+    for column in losses.T:
+        order = np.argsort(column, kind="stable")
+        ordered = column[order]
+        span = ordered[-1] - ordered[0]
+        gaps = np.full(len(losses), np.inf)
+        gaps[1:-1] = ordered[2:] - ordered[:-2]
+        if np.isfinite(span) and span > 0:
+            distances[order] += gaps / span
+        else:
+            distances[order[[0, -1]]] = np.inf
+    return distances
+
+
+def pareto(losses: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a score that puts fronts in order, and the less crowded first within each.
+
+    Args:
+        losses: ``float64[n, m]``, lower is better in each of ``m`` objectives.
+        weights: Not used: a front knows no weights.
+
+    Returns:
+        ``float64[n]``; higher is better.
+    """
+    ranks = non_dominated_ranks(losses)
+    within = np.zeros(len(losses))
+    for front in range(int(ranks.max()) + 1):
+        members = np.flatnonzero(ranks == front)
+        place = shared_ranks(-crowding_distances(losses[members]))
+        within[members] = (place - 1) / len(members)
+    return -(ranks + within)
+
+
 def _zero(losses: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.zeros(len(losses))
 
@@ -78,6 +168,8 @@ _SCORES: Final[
 ] = {
     FitnessCalculatorType.CE: _zero,
     FitnessCalculatorType.HARMONIC_RANK: harmonic_rank,
+    FitnessCalculatorType.NORMALIZED: normalized,
+    FitnessCalculatorType.PARETO: pareto,
 }
 
 
@@ -88,13 +180,16 @@ class Fitness:
     Attributes:
         calculator: How several objectives make one order; names are taken as well.
         weights: One weight above 0 per objective, or ``None`` for equal weights.
+        accuracy_floor: Trials whose accuracy, the second objective, is below this rank behind
+            all others, by how much they miss it; ``None`` for no floor.
 
     Raises:
-        InputError: If there is no such calculator, or a weight is not above 0.
+        InputError: If there is no such calculator, or a number is out of range.
     """
 
     calculator: FitnessCalculatorType = FitnessCalculatorType.CE
     weights: tuple[float, ...] | None = None
+    accuracy_floor: float | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -106,6 +201,8 @@ class Fitness:
             ) from None
         if self.weights is not None and not all(0 < w < np.inf for w in self.weights):
             raise InputError(f"fitness.weights: {list(self.weights)} are not all above 0")
+        if self.accuracy_floor is not None and not 0 <= self.accuracy_floor <= 1:
+            raise InputError(f"fitness.accuracy_floor: {self.accuracy_floor} is not in [0, 1]")
 
     @classmethod
     def of(cls, fitness: Fitness | FitnessCalculatorType | str) -> Fitness:
@@ -142,6 +239,8 @@ class Fitness:
         if len(weights) != m:
             raise InputError(f"fitness.weights: {len(weights)} weights for {m} objectives")
         missed = np.zeros(n) if violations is None else np.maximum(violations, 0.0)
+        if self.accuracy_floor is not None and m > 1:
+            missed = missed + np.maximum(self.accuracy_floor + losses[:, 1], 0.0)
         feasible = missed == 0
         scores = np.zeros(n)
         if feasible.any():
