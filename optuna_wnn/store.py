@@ -15,6 +15,8 @@ import json
 import os
 import re
 import struct
+import threading
+import weakref
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -28,15 +30,22 @@ import sqlalchemy
 import sqlalchemy.event
 import zstandard
 from optuna.storages import BaseStorage
+from optuna.storages import GrpcStorageProxy
+from optuna.storages import InMemoryStorage
+from optuna.storages import JournalStorage
+from optuna.storages import RDBStorage
+from optuna.storages import journal
 from optuna.trial import FrozenTrial
 from optuna.trial import Trial
 
 from optuna_wnn.errors import InputError
+from optuna_wnn.genome import HANDLE_BITS
 from optuna_wnn.genome import Genome
 from optuna_wnn.genome import segment_indices
 
 
 GENOME_PARAMETER: Final = "genome"
+GENERATION: Final = "generation:"  # + number: a setting of the study
 
 _GENOME: Final = "wnn:genome"
 _CHILD: Final = "wnn:child"
@@ -45,10 +54,13 @@ _STUDY: Final = "wnn:study:"
 _CONSTRAINTS: Final = "constraints"  # what both Optuna 5 and optuna-dashboard 0.21 read
 
 _VERSION: Final = "1"
-_PIECE: Final = 60_000  # bytes of one attribute
+_HEX: Final = re.compile("[0-9a-f]{32}")
+_PIECE: Final = 59_900  # bytes of one attribute, less what JSON and the count of pieces add
 _ALONE: Final = 6_000  # bytes of base64 up to which a genome is stored without its parents
 _MOST_DEPTH: Final = 16  # a genome this far from one stored alone is stored alone as well
-_MOST_RAW: Final = 1 << 30  # bytes of one uncompressed genome
+_MOST_RAW: Final = 1 << 26  # bytes of one uncompressed genome
+_MOST_CONNECTIONS: Final = 1 << 24
+_SURELY_LARGE: Final = 16_000  # connections from which on no genome fits into _ALONE
 
 
 # -- genome <-> bytes ----------------------------------------------------------------------------
@@ -94,6 +106,8 @@ def _from_raw(raw: bytes, parents: Sequence[Genome]) -> Genome:
         at, n_neurons = at + 5 * n_clusters, int(neurons.sum())
         if at + 4 * n_neurons > len(raw):
             raise ValueError("it is cut short")
+        if int(neurons @ bits) > _MOST_CONNECTIONS:
+            raise ValueError("it claims too many connections")
         planes = np.frombuffer(raw, "u1", 4 * n_neurons, at).reshape(4, n_neurons)
         references = np.cumsum(np.ascontiguousarray(planes.T).view("<i4").ravel()) - 1
         gaps = np.frombuffer(raw, f"<u{width}", -1, at + 4 * n_neurons).astype(np.int64)
@@ -117,9 +131,9 @@ def _from_raw(raw: bytes, parents: Sequence[Genome]) -> Genome:
             connections[segment_indices(starts[~literal], lengths[~literal])] = pool[
                 segment_indices(pool_starts[inherited], lengths[~literal])
             ]
+        return Genome(neurons, bits, connections)
     except (struct.error, ValueError, IndexError) as error:
         raise ValueError(f"stored genome: {error}") from error
-    return Genome(neurons, bits, connections)
 
 
 def _compress(genome: Genome, parents: Sequence[Genome]) -> str:
@@ -139,68 +153,110 @@ def _decompress(text: str, parents: Sequence[Genome]) -> Genome:
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """One stored genome, still compressed."""
+class _Header:
+    """What stands before a stored genome's bytes.
 
+    Attributes:
+        pieces: How many attributes the genome takes.
+        depth: How many trials lie between it and one that is stored alone.
+        parents: Numbers of the trials that it is stored as a difference from.
+        digest: The genome's digest.
+        checksum: The genome's checksum.
+        text: The first piece of the bytes.
+    """
+
+    pieces: int
     depth: int
     parents: tuple[int, ...]
     digest: str
+    checksum: str
     text: str
 
 
 def _encode(genome: Genome, parents: Sequence[tuple[int, int, Genome]]) -> str:
     """Return the text of a genome; ``parents`` are (number, depth, genome) of each."""
-    text, names, depth = _compress(genome, ()), "", 0
+    if genome.n_connections > _MOST_CONNECTIONS:
+        raise InputError(
+            f"genome: {genome.n_connections} connections are too many to store; the most are "
+            f"{_MOST_CONNECTIONS}"
+        )
+    text, names, depth = "", "", 0
     deepest = max((depth for _, depth, _ in parents), default=0)
-    if parents and len(text) > _ALONE and deepest < _MOST_DEPTH:
+    related = bool(parents) and deepest < _MOST_DEPTH
+    if not related or genome.n_connections < _SURELY_LARGE:
+        text = _compress(genome, ())
+    if related and not 0 < len(text) <= _ALONE:
         text = _compress(genome, [parent for _, _, parent in parents])
         names, depth = ",".join(str(number) for number, _, _ in parents), deepest + 1
-    return ":".join((_VERSION, str(depth), names, genome.digest, text))
+    return ":".join((_VERSION, str(depth), names, genome.digest, genome.checksum, text))
 
 
-def _parse(attributes: Mapping[str, Any]) -> _Stored | None:
+def _header(attributes: Mapping[str, Any], where: str) -> _Header | None:
     first = attributes.get(_GENOME)
     if first is None:
         return None
     try:
-        count, text = first.split("|", 1)
-        pieces = [attributes[f"{_GENOME}:{i}"] for i in range(1, int(count))]
-        version, depth, names, digest, packed = "".join([text, *pieces]).split(":")
+        count, first = first.split("|", 1)
+        version, depth, names, digest, checksum, text = first.split(":")
         if version != _VERSION:
             raise ValueError(f"version {version}")
+        if not (_HEX.fullmatch(digest) and _HEX.fullmatch(checksum)):
+            raise ValueError("no digest")
         parents = tuple(int(name) for name in names.split(",") if name)
-        return _Stored(int(depth), parents, digest, packed)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if not 0 <= int(depth) <= _MOST_DEPTH or bool(parents) != (int(depth) > 0):
+            raise ValueError(f"depth {depth}")
+        return _Header(int(count), int(depth), parents, digest, checksum, text)
+    except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
-            f"the stored genome is not one that this version reads ({error}); use the "
+            f"{where}: the stored genome is damaged, or of another version ({error}); use the "
             "optuna-wnn that wrote it"
         ) from error
 
 
-def _write_text(storage: BaseStorage, trial_id: int, text: str) -> None:
-    pieces = [text[i : i + _PIECE] for i in range(0, len(text), _PIECE)]
-    # The first piece last: it tells how many there are, so a reader never sees half a genome.
-    for i in reversed(range(1, len(pieces))):
-        storage.set_trial_system_attr(trial_id, f"{_GENOME}:{i}", pieces[i])
-    storage.set_trial_system_attr(trial_id, _GENOME, f"{len(pieces)}|{pieces[0]}")
+def _unpacked(
+    header: _Header, attributes: Mapping[str, Any], parents: Sequence[Genome], where: str
+) -> Genome:
+    """Return the genome that a trial's attributes hold."""
+    try:
+        pieces = [attributes[f"{_GENOME}:{i}"] for i in range(1, header.pieces)]
+        genome = _decompress("".join([header.text, *pieces]), parents)
+    except KeyError as error:
+        raise InputError(f"{where}: a piece of the stored genome is missing") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {error}; the storage is damaged") from error
+    for name in ("digest", "checksum"):
+        if getattr(genome, name) != getattr(header, name):
+            raise InputError(f"{where}: the stored genome does not fit its {name}")
+    return genome
 
 
-def genome_attributes(genome: Genome) -> dict[str, str]:
-    """Return the system attributes that hold ``genome`` alone, for ``create_trial``."""
-    text = _encode(genome, ())
+def _pieces(text: str) -> dict[str, str]:
+    """Return the attributes that hold a text; the first tells how many there are."""
     pieces = [text[i : i + _PIECE] for i in range(0, len(text), _PIECE)]
     head = {_GENOME: f"{len(pieces)}|{pieces[0]}"}
     return head | {f"{_GENOME}:{i}": pieces[i] for i in range(1, len(pieces))}
 
 
+def genome_attributes(genome: Genome) -> dict[str, str]:
+    """Return the system attributes that hold ``genome`` alone, for ``create_trial``."""
+    return _pieces(_encode(genome, ()))
+
+
 def stored_handle(attributes: Mapping[str, Any]) -> int | None:
-    """Return the handle of the genome in a trial's system attributes, without unpacking it."""
-    stored = _parse(attributes)
-    return None if stored is None else int(stored.digest[:13], 16)
+    """Return the handle of the genome in a trial's system attributes, without unpacking it.
+
+    Raises:
+        InputError: If what is stored there is no genome.
+    """
+    header = _header(attributes, "a trial")
+    return None if header is None else int(header.digest, 16) >> (128 - HANDLE_BITS)
 
 
 class GenomeReader:
     """Reads the genomes of one study's trials, and keeps those read last.
+
+    What it keeps goes by the genomes' checksums: a trial whose genome another process replaced
+    is never mistaken. Threads may share it.
 
     Args:
         attributes_of: Returns the system attributes of the trial with a given number.
@@ -212,8 +268,9 @@ class GenomeReader:
     ) -> None:
         self._attributes_of = attributes_of
         self._budget = budget
-        self._kept: dict[int, tuple[int, Genome]] = {}  # least recently used first
+        self._kept: dict[str, Genome] = {}  # least recently used first
         self._bytes = 0
+        self._lock = threading.RLock()
 
     def read(self, number: int) -> Genome:
         """Return the genome of trial ``number``.
@@ -221,40 +278,52 @@ class GenomeReader:
         Raises:
             InputError: If it has none, or a damaged one.
         """
-        return self._read(number)[1]
+        return self.read_with_depth(number)[0]
 
-    def depth(self, number: int) -> int:
-        """Return how many trials lie between this genome and one that is stored alone."""
-        return self._read(number)[0]
+    def read_with_depth(self, number: int) -> tuple[Genome, int]:
+        """Return a genome, and how many trials lie between it and one that is stored alone."""
+        where = f"trial {number}"
+        attributes = self._attributes_of(number)
+        header = _header(attributes, where)
+        if header is None:
+            raise InputError(f"{where}: no genome is stored with it")
+        return self._unpack(header, attributes, where), header.depth
 
-    def _read(self, number: int) -> tuple[int, Genome]:
-        kept = self._kept.pop(number, None)
-        if kept is None:
-            stored = _parse(self._attributes_of(number))
-            if stored is None:
-                raise InputError(f"trial {number}: no genome is stored with it")
-            parents = [self.read(parent) for parent in stored.parents]
-            kept = stored.depth, _verified(stored, parents, f"trial {number}")
-            self._bytes += _size(kept[1])
-        self._kept[number] = kept
-        while self._bytes > self._budget and len(self._kept) > 2:
-            _, dropped = self._kept.pop(next(iter(self._kept)))
-            self._bytes -= _size(dropped)
-        return kept
+    def unpack(self, attributes: Mapping[str, Any], where: str) -> Genome | None:
+        """Return the genome in a trial's system attributes, or ``None``.
+
+        Raises:
+            InputError: If it is damaged.
+        """
+        header = _header(attributes, where)
+        return None if header is None else self._unpack(header, attributes, where)
+
+    def keep(self, genome: Genome) -> None:
+        """Remember a genome that will be read soon."""
+        with self._lock:
+            if self._kept.pop(genome.checksum, None) is None:
+                self._bytes += _size(genome)
+            self._kept[genome.checksum] = genome
+            while self._bytes > self._budget and len(self._kept) > 2:
+                self._bytes -= _size(self._kept.pop(next(iter(self._kept))))
+
+    def _unpack(self, header: _Header, attributes: Mapping[str, Any], where: str) -> Genome:
+        with self._lock:
+            genome = self._kept.get(header.checksum)
+            if genome is None:
+                parents = []
+                for number in header.parents:
+                    parent, depth = self.read_with_depth(number)
+                    if depth >= header.depth:  # else damage could lead round in circles
+                        raise InputError(f"{where}: trial {number} is no parent of its genome")
+                    parents.append(parent)
+                genome = _unpacked(header, attributes, parents, where)
+            self.keep(genome)
+            return genome
 
 
 def _size(genome: Genome) -> int:
     return 4 * (2 * genome.n_clusters + genome.n_connections)
-
-
-def _verified(stored: _Stored, parents: Sequence[Genome], where: str) -> Genome:
-    try:
-        genome = _decompress(stored.text, parents)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}; the storage is damaged") from error
-    if genome.digest != stored.digest:
-        raise InputError(f"{where}: the stored genome does not fit its digest")
-    return genome
 
 
 # -- trials --------------------------------------------------------------------------------------
@@ -278,8 +347,13 @@ def write_genome(
     """
     known = []
     if reader is not None:
-        known = [(number, reader.depth(number), reader.read(number)) for number in parents]
-    _write_text(study._storage, trial_id, _encode(genome, known))
+        for number in dict.fromkeys(parents):
+            parent, depth = reader.read_with_depth(number)
+            known.append((number, depth, parent))
+    (reader or genome_reader(study)).keep(genome)
+    attributes = _pieces(_encode(genome, known))
+    for key in reversed(attributes):  # the first last, so that no reader sees half a genome
+        study._storage.set_trial_system_attr(trial_id, key, attributes[key])
 
 
 def read_genome(trial: Trial | FrozenTrial, study: optuna.Study | None = None) -> Genome | None:
@@ -294,31 +368,40 @@ def read_genome(trial: Trial | FrozenTrial, study: optuna.Study | None = None) -
         InputError: If the genome is damaged, or ``study`` is needed.
     """
     attributes = system_attributes(trial)
-    stored = _parse(attributes)
-    if stored is None:
-        return None
     where = f"trial {trial.number}"
-    if not stored.parents:
-        return _verified(stored, (), where)
-    study = trial.study if isinstance(trial, Trial) else study
-    if study is None:
+    if isinstance(trial, Trial):
+        study = trial.study
+    if study is not None:
+        return genome_reader(study).unpack(attributes, where)
+    header = _header(attributes, where)
+    if header is None:
+        return None
+    if header.parents:
         raise InputError(
             f"{where}: its genome is stored as a difference from its parents; pass the study too"
         )
-    reader = genome_reader(study)
-    return _verified(stored, [reader.read(number) for number in stored.parents], where)
+    return _unpacked(header, attributes, (), where)
 
 
 def genome_reader(study: optuna.Study) -> GenomeReader:
-    """Return a reader of the genomes of a study's trials."""
-    storage, study_id = study._storage, study._study_id
+    """Return the reader of the genomes of a study's trials; there is one per study object."""
+    reader = _READERS.get(study)
+    if reader is None:
+        storage, study_id = study._storage, study._study_id
 
-    def attributes_of(number: int) -> Mapping[str, Any]:
-        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-        attributes: Mapping[str, Any] = storage.get_trial(trial_id).system_attrs
-        return attributes
+        def attributes_of(number: int) -> Mapping[str, Any]:
+            try:
+                trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+            except KeyError as error:
+                raise InputError(f"trial {number}: the study has no such trial") from error
+            attributes: Mapping[str, Any] = storage.get_trial(trial_id).system_attrs
+            return attributes
 
-    return GenomeReader(attributes_of)
+        reader = _READERS.setdefault(study, GenomeReader(attributes_of))
+    return reader
+
+
+_READERS: weakref.WeakKeyDictionary[optuna.Study, GenomeReader] = weakref.WeakKeyDictionary()
 
 
 def system_attributes(trial: Trial | FrozenTrial) -> Mapping[str, Any]:
@@ -397,12 +480,22 @@ class Child:
 
     @classmethod
     def from_json(cls, text: str) -> Child:
-        """Return the inverse of :meth:`to_json`."""
-        fields = json.loads(text)
-        for name in ("parents", "attribute", "reverse"):
-            if fields.get(name) is not None:
-                fields[name] = tuple(fields[name])
-        return cls(**fields)
+        """Return the inverse of :meth:`to_json`.
+
+        Raises:
+            InputError: If the text is no child.
+        """
+        try:
+            fields = json.loads(text)
+            for name in ("parents", "attribute", "reverse"):
+                if fields.get(name) is not None:
+                    fields[name] = tuple(fields[name])
+            return cls(**fields)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"a trial's stored place is damaged, or of another version ({error}); use the "
+                "optuna-wnn that wrote it"
+            ) from error
 
 
 def write_child(study: optuna.Study, trial_id: int, child: Child) -> None:
@@ -481,44 +574,40 @@ def open_storage(url: str) -> BaseStorage:
     Raises:
         InputError: If there is no such kind of storage, or it cannot be reached.
     """
-    from optuna.storages import GrpcStorageProxy
-    from optuna.storages import InMemoryStorage
-    from optuna.storages import JournalStorage
-    from optuna.storages import journal
-
-    shown = masked(url)
     try:
-        if url == "memory:":
-            return InMemoryStorage()
-        if url.startswith("journal:///"):
-            path = url.removeprefix("journal:///")
-            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            return JournalStorage(journal.JournalFileBackend(path))
-        if url.startswith("redis://"):
-            return JournalStorage(journal.JournalRedisBackend(url))
-        if url.startswith("grpc://"):
-            host, _, port = url.removeprefix("grpc://").partition(":")
-            return GrpcStorageProxy(host=host, port=int(port or 13000))
-        arguments: dict[str, Any] = {}
-        if url.startswith("sqlite"):
-            arguments = {"connect_args": {"timeout": 60}}
-            # RDBStorage writes its schema in its constructor, so the mode must be set before.
-            sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _tune_sqlite)
-        try:
-            backend = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
-        finally:
-            if arguments:
-                sqlalchemy.event.remove(sqlalchemy.Engine, "connect", _tune_sqlite)
-        if arguments:
-            sqlalchemy.event.listen(backend.engine, "connect", _tune_sqlite)
-        storage: BaseStorage = optuna.storages.get_storage(backend)
-        return storage
-    except (ImportError, OSError, ValueError, sqlalchemy.exc.SQLAlchemyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        return _opened(url)
+    except Exception as error:  # each driver has its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        for secret in _PASSWORD.findall(url):
+            reason = reason.replace("".join(secret), "***")
         raise InputError(
-            f"storage {shown}: it cannot be opened ({masked(reason)}); check the URL, that the "
+            f"storage {masked(url)}: it cannot be opened ({reason}); check the URL, that the "
             "server runs, and that its driver is installed"
         ) from error
+
+
+def _opened(url: str) -> BaseStorage:
+    if url == "memory:":
+        return InMemoryStorage()
+    if url.startswith("journal:///"):
+        path = url.removeprefix("journal:///")
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        return JournalStorage(journal.JournalFileBackend(path))
+    if url.startswith(("redis://", "rediss://")):
+        return JournalStorage(journal.JournalRedisBackend(url))
+    if url.startswith("grpc://"):
+        host, _, port = url.removeprefix("grpc://").partition(":")
+        return GrpcStorageProxy(host=host, port=int(port or 13000))
+    if not url.startswith("sqlite"):
+        return optuna.storages.get_storage(RDBStorage(url))
+    # RDBStorage writes its schema in its constructor, so the mode must be set before.
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _tune_sqlite)
+    try:
+        backend = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "connect", _tune_sqlite)
+    sqlalchemy.event.listen(backend.engine, "connect", _tune_sqlite)
+    return optuna.storages.get_storage(backend)
 
 
 def _tune_sqlite(connection: Any, record: Any) -> None:
@@ -528,6 +617,11 @@ def _tune_sqlite(connection: Any, record: Any) -> None:
     cursor.close()
 
 
+# In a URL: what stands between the user and the last "@", or a query that is named so.
+_PASSWORD: Final = re.compile(r"(?<=://)[^:@/\s]*:(\S*)@|(?<=[?&]password=)([^&\s]+)")
+
+
 def masked(text: str) -> str:
     """Return a text without the passwords of the URLs in it."""
-    return re.sub(r"(://[^:@/\s]*):[^@/\s]*@", r"\1:***@", text)
+    text = re.sub(r"(://[^:@/\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"([?&]password=)[^&\s]+", r"\1***", text)

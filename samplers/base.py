@@ -7,12 +7,14 @@ import threading
 import zlib
 from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import dataclass
 from dataclasses import replace
 from typing import Any
 from typing import Final
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
@@ -23,8 +25,14 @@ from optuna_wnn.fitness import Fitness
 from optuna_wnn.fitness import FitnessCalculatorType
 from optuna_wnn.genome import Genome
 from optuna_wnn.samplers.history import History
+from optuna_wnn.samplers.history import losses_of
 from optuna_wnn.samplers.parameters import conforms
 from optuna_wnn.samplers.parameters import random_value
+from optuna_wnn.schedule import AdaptiveScaling
+from optuna_wnn.schedule import Plan
+from optuna_wnn.schedule import Threshold
+from optuna_wnn.schedule import best_so_far
+from optuna_wnn.schedule import plan
 from optuna_wnn.space import GENOME_DISTRIBUTION
 from optuna_wnn.space import GenomeSpace
 from optuna_wnn.store import Child
@@ -37,6 +45,21 @@ _MOST_STUDIES: Final = 8  # studies that a sampler remembers at a time
 _MOST_IN_FLIGHT: Final = 4096  # running trials whose genome is kept in memory
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a sampler knows when a generation starts; a pure function of those before it.
+
+    Attributes:
+        plan: Threshold, level, population and mutation rate of the generation.
+        best: The lowest loss of each objective after each generation before, ``float64[g, m]``.
+        state: What the algorithm itself knows.
+    """
+
+    plan: Plan
+    best: NDArray[np.float64]
+    state: Any
+
+
 class KnownStudy:
     """What a sampler keeps of one study; all of it can be had from the storage again."""
 
@@ -46,7 +69,8 @@ class KnownStudy:
         self.space = GenomeSpace.read(study)
         self.seed: int | None = None
         self.in_flight: dict[int, tuple[Child, Genome | None]] = {}  # by number of the trial
-        self.derived: list[Any] = []  # what the algorithm worked out, per generation
+        self.starts: list[Start] = []  # by generation
+        self.planned: set[int] = set()  # generations whose plan is in the storage
 
 
 class GenomeSampler(BaseSampler, abc.ABC):
@@ -65,12 +89,28 @@ class GenomeSampler(BaseSampler, abc.ABC):
         fitness: Which of two trials is better: a :class:`~optuna_wnn.Fitness`, or the name of a
             calculator. It applies to studies with several objectives; with one, lower or higher
             is better as the study's direction says.
+        population: Trials per generation, at base.
+        mutation_rate: How likely a cluster or an ordinary parameter mutates, at base.
+        threshold: The accuracy that trials must reach; they store by how much they miss its
+            final bar as an Optuna constraint.
+        scaling: How population and mutation rate grow while there is no progress.
     """
 
     def __init__(
-        self, *, seed: int | None, fitness: Fitness | FitnessCalculatorType | str
+        self,
+        *,
+        seed: int | None,
+        fitness: Fitness | FitnessCalculatorType | str,
+        population: int,
+        mutation_rate: float,
+        threshold: Threshold | None,
+        scaling: AdaptiveScaling | None,
     ) -> None:
         self._seed = seed
+        self._population = population
+        self._mutation_rate = mutation_rate
+        self._threshold = threshold
+        self._scaling = scaling
         self._fitness = Fitness.of(fitness)
         self._entropy = np.random.SeedSequence(seed)
         self._studies: dict[tuple[int, str], KnownStudy] = {}  # least recently used first
@@ -93,18 +133,19 @@ class GenomeSampler(BaseSampler, abc.ABC):
     # -- the algorithm --
 
     @abc.abstractmethod
-    def _size(self, known: KnownStudy, generation: int) -> int:
-        """Return how many places a generation has."""
-
-    @abc.abstractmethod
-    def _derive(self, known: KnownStudy, generation: int, before: Any) -> Any:
+    def _derive(self, known: KnownStudy, generation: int, before: Any, plan: Plan) -> Any:
         """Return what the algorithm knows when a generation starts.
 
         Args:
             known: The study.
             generation: The generation that starts.
             before: What it knew when the generation before started; ``None`` for the first.
+            plan: What the generation starts with.
         """
+
+    def _size(self, known: KnownStudy, generation: int) -> int:
+        """Return how many places a generation has."""
+        return self._start(known, generation).plan.population
 
     @abc.abstractmethod
     def _conceive(
@@ -199,6 +240,12 @@ class GenomeSampler(BaseSampler, abc.ABC):
         """Return the trials of a study that are known here, those of this process up to date."""
         return self._known(study).history
 
+    def plan(self, study: optuna.Study, generation: int) -> Plan:
+        """Return what a generation starts with."""
+        known = self._known(study)
+        with known.lock:
+            return self._start(known, generation).plan
+
     def is_full(self, study: optuna.Study, generation: int) -> bool:
         """Return whether every place of a generation has a trial that finished."""
         known = self._known(study)
@@ -229,6 +276,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
             if not history.is_contested(trial.number, child):
                 break
         self._keep(known, study, trial, child, genome)
+        self._write_plan(known, study, child.generation)
 
     def _free_place(self, known: KnownStudy) -> tuple[int, int]:
         history = known.history
@@ -309,15 +357,37 @@ class GenomeSampler(BaseSampler, abc.ABC):
             known.seed = self._study_seed(study)
         return np.random.default_rng([known.seed, child.generation, child.index, *key])
 
-    def _derived(self, known: KnownStudy, generation: int) -> Any:
-        """Return :meth:`_derive` of a generation; a late straggler has what follows redone."""
+    def _start(self, known: KnownStudy, generation: int) -> Start:
+        """Return what is known when a generation starts; a late straggler has it redone."""
         lowest = known.history.take_changes()
         if lowest is not None:
-            del known.derived[lowest + 1 :]
-        while len(known.derived) <= generation:
-            before = known.derived[-1] if known.derived else None
-            known.derived.append(self._derive(known, len(known.derived), before))
-        return known.derived[generation]
+            del known.starts[lowest + 1 :]
+        while len(known.starts) <= generation:
+            known.starts.append(self._next_start(known))
+        return known.starts[generation]
+
+    def _next_start(self, known: KnownStudy) -> Start:
+        generation = len(known.starts)
+        before = known.starts[-1] if known.starts else None
+        if before is None:
+            best = np.zeros((0, len(known.history.study.directions)))
+        else:
+            losses = losses_of(known.history.generation(generation - 1))
+            best = best_so_far([*before.best[-1:, None], losses])[-1:]
+            best = np.concatenate([before.best, np.broadcast_to(best, (1, before.best.shape[1]))])
+        settings = self._population, self._mutation_rate, self._threshold, self._scaling
+        now = plan(generation, best, *settings)
+        state = self._derive(known, generation, before.state if before else None, now)
+        return Start(now, best, state)
+
+    def _write_plan(self, known: KnownStudy, study: optuna.Study, generation: int) -> None:
+        """Store what a generation starts with, for reports; nothing reads it back to search."""
+        adapts = self._threshold is not None or self._scaling is not None
+        if adapts and generation not in known.planned:
+            now = self._start(known, generation).plan
+            fields = [now.threshold, now.level.name, now.population, now.mutation_rate]
+            store.write_setting(study, f"{store.GENERATION}{generation}", fields)
+            known.planned.add(generation)
 
     def _study_seed(self, study: optuna.Study) -> int:
         if self._seed is not None:

@@ -20,6 +20,9 @@ from optuna_wnn.samplers.history import losses_of
 from optuna_wnn.samplers.history import violations_of
 from optuna_wnn.samplers.parameters import nearby_value
 from optuna_wnn.samplers.parameters import random_value
+from optuna_wnn.schedule import AdaptiveScaling
+from optuna_wnn.schedule import Plan
+from optuna_wnn.schedule import Threshold
 from optuna_wnn.space import GenomeSpace
 from optuna_wnn.store import Child
 from optuna_wnn.variation import crossover
@@ -72,6 +75,9 @@ class WNNGeneticSampler(GenomeSampler):
         tournament_size: Parents that compete to have a child; at least 1.
         crossover_rate: Probability that a child has two parents, in [0, 1].
         mutation_rate: Probability that a cluster, or an ordinary parameter, mutates, in [0, 1].
+        threshold: An accuracy that trials must reach, rising from generation to generation;
+            trials store by how much they miss its final bar as an Optuna constraint.
+        scaling: How population and mutation rate grow while there is no progress.
 
     Raises:
         InputError: If a value is out of range.
@@ -86,8 +92,17 @@ class WNNGeneticSampler(GenomeSampler):
         tournament_size: int = 3,
         crossover_rate: float = 0.8,
         mutation_rate: float = 0.1,
+        threshold: Threshold | None = None,
+        scaling: AdaptiveScaling | None = None,
     ) -> None:
-        super().__init__(seed=seed, fitness=fitness)
+        super().__init__(
+            seed=seed,
+            fitness=fitness,
+            population=population_size,
+            mutation_rate=mutation_rate,
+            threshold=threshold,
+            scaling=scaling,
+        )
         ranges = (
             ("population_size", population_size, population_size >= 2, "at least 2"),
             ("tournament_size", tournament_size, tournament_size >= 1, "at least 1"),
@@ -97,13 +112,8 @@ class WNNGeneticSampler(GenomeSampler):
         for name, value, holds, wanted in ranges:
             if not holds:
                 raise InputError(f"WNNGeneticSampler: {name} is {value}, but must be {wanted}")
-        self._population_size = population_size
         self._tournament_size = tournament_size
         self._crossover_rate = crossover_rate
-        self._mutation_rate = mutation_rate
-
-    def _size(self, known: KnownStudy, generation: int) -> int:
-        return self._population_size
 
     def _conceive(
         self,
@@ -112,7 +122,8 @@ class WNNGeneticSampler(GenomeSampler):
         index: int,
         draw: Callable[..., np.random.Generator],
     ) -> tuple[Child, Callable[[int], tuple[Genome, Child]] | None]:
-        parents: list[Record] = self._derived(known, generation)
+        start = self._start(known, generation)
+        parents: list[Record] = start.state
         rng = draw()
         numbers: tuple[int, ...] = ()
         if parents:
@@ -125,7 +136,8 @@ class WNNGeneticSampler(GenomeSampler):
             rng = draw(attempt)
             if numbers:
                 first, second = (known.history.genomes.read(number) for number in numbers)
-                genome = self._offspring(first, second, space, rng)
+                rate = start.plan.mutation_rate
+                genome = self._offspring(first, second, space, rate, rng)
             else:
                 genome = space.sample(rng)
             return genome, Child(generation, index, numbers, genome.handle)
@@ -133,31 +145,37 @@ class WNNGeneticSampler(GenomeSampler):
         return Child(generation, index, numbers), make
 
     def _derive(
-        self, known: KnownStudy, generation: int, before: list[Record] | None
+        self, known: KnownStudy, generation: int, before: list[Record] | None, plan: Plan
     ) -> list[Record]:
         """Return the parents of a generation, best first."""
         if before is None:
             return known.history.seeds()
         pool = {r.number: r for r in [*before, *known.history.generation(generation - 1)]}
         records = list(pool.values())
-        order = self._fitness_of(known).order(losses_of(records), violations_of(records))
-        return [records[i] for i in order[: self._population_size]]
+        missed = violations_of(records, plan.slack)
+        order = self._fitness_of(known).order(losses_of(records), missed)
+        return [records[i] for i in order[: plan.population]]
 
     def _tournament(self, parents: list[Record], rng: np.random.Generator) -> Record:
         """Return the best of some parents drawn at random; they are in order, best first."""
         return parents[int(rng.integers(len(parents), size=self._tournament_size).min())]
 
     def _offspring(
-        self, first: Genome, second: Genome, space: GenomeSpace, rng: np.random.Generator
+        self,
+        first: Genome,
+        second: Genome,
+        space: GenomeSpace,
+        rate: float,
+        rng: np.random.Generator,
     ) -> Genome:
         crossed = rng.random() < self._crossover_rate
         child = first
         if crossed:
             child = crossover(first, second, rng.random(first.n_clusters) < 0.5)
         # A crossed child may do without mutation: each cluster then costs nothing to evaluate.
-        if crossed and (rng.random(child.n_clusters) >= self._mutation_rate).all():
+        if crossed and (rng.random(child.n_clusters) >= rate).all():
             return child
-        return mutate(child, space.bounds, space.free, self._mutation_rate, rng)
+        return mutate(child, space.bounds, space.free, rate, rng)
 
     def _parameter(
         self,
@@ -176,6 +194,7 @@ class WNNGeneticSampler(GenomeSampler):
             return random_value(distribution, rng)
         crossed = len(values) > 1 and rng.random() < self._crossover_rate
         value = values[int(rng.integers(2))] if crossed else values[0]
-        if rng.random() < self._mutation_rate or not crossed:
+        rate = self._start(known, child.generation).plan.mutation_rate
+        if rng.random() < rate or not crossed:
             return nearby_value(distribution, value, _WIDTH, rng)
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,11 +24,16 @@ from optuna_wnn.samplers.history import losses_of
 from optuna_wnn.samplers.history import violations_of
 from optuna_wnn.samplers.parameters import nearby_value
 from optuna_wnn.samplers.parameters import random_value
+from optuna_wnn.schedule import AdaptiveScaling
+from optuna_wnn.schedule import Plan
+from optuna_wnn.schedule import Threshold
 from optuna_wnn.store import GENOME_PARAMETER
 from optuna_wnn.store import Child
 from optuna_wnn.variation import apply_move
 from optuna_wnn.variation import random_move
 
+
+_Order = Callable[[list[Record]], list[int]]  # of records, best first
 
 _WIDTH: Final = 0.1  # standard deviation of an ordinary parameter's move, of its range
 _DRAWS: Final = 32  # of a move, until one exists
@@ -90,6 +96,9 @@ class WNNTabuSearchSampler(GenomeSampler):
         n_sources: Solutions that are moved side by side; at least 1, at most ``n_neighbors``.
         fitness: Which of two trials is better in a study with several objectives: the name of a
             calculator, or a :class:`~optuna_wnn.Fitness` with weights.
+        threshold: An accuracy that trials must reach, rising from iteration to iteration;
+            trials store by how much they miss its final bar as an Optuna constraint.
+        scaling: How the number of neighbours grows while there is no progress.
 
     Raises:
         InputError: If a value is out of range.
@@ -103,8 +112,17 @@ class WNNTabuSearchSampler(GenomeSampler):
         tabu_tenure: int = 10,
         n_sources: int = 1,
         fitness: Fitness | FitnessCalculatorType | str = FitnessCalculatorType.CE,
+        threshold: Threshold | None = None,
+        scaling: AdaptiveScaling | None = None,
     ) -> None:
-        super().__init__(seed=seed, fitness=fitness)
+        super().__init__(
+            seed=seed,
+            fitness=fitness,
+            population=n_neighbors,
+            mutation_rate=0.0,
+            threshold=threshold,
+            scaling=scaling,
+        )
         ranges = (
             ("n_neighbors", n_neighbors, n_neighbors >= 1, "at least 1"),
             ("tabu_tenure", tabu_tenure, tabu_tenure >= 0, "at least 0"),
@@ -119,56 +137,51 @@ class WNNTabuSearchSampler(GenomeSampler):
 
     def _size(self, known: KnownStudy, generation: int) -> int:
         if generation > 0:
-            return self._n_neighbors
+            return super()._size(known, generation)
         return len(known.history.seeds()) or self._n_sources
 
     def _derive(
-        self, known: KnownStudy, generation: int, before: list[Source] | None
+        self, known: KnownStudy, generation: int, before: list[Source] | None, plan: Plan
     ) -> list[Source]:
         """Return where the search stands when an iteration starts."""
         if before is None:
             return []
+        order = functools.partial(self._order, known, plan.slack)
         neighbors = known.history.generation(generation - 1)
         if not before:  # the first iteration that starts with something to move from
-            order = self._order(known, neighbors)
-            starts = [neighbors[i] for i in order[: self._n_sources]]
+            starts = [neighbors[i] for i in order(neighbors)[: self._n_sources]]
             return [Source(start, start, {}) for start in starts]
         return [
             self._moved(
-                known,
-                source,
-                [n for n in neighbors if n.child.source == place],
-                generation - 1,
+                order, source, [n for n in neighbors if n.child.source == place], generation - 1
             )
             for place, source in enumerate(before)
         ]
 
     def _moved(
-        self, known: KnownStudy, source: Source, neighbors: list[Record], iteration: int
+        self, order: _Order, source: Source, neighbors: list[Record], iteration: int
     ) -> Source:
         """Return where a source stands after an iteration: at its best admissible neighbour."""
         if not neighbors:
             return source
         if self._n_neighbors == 1:
-            accepted = (
-                neighbors[0] if self._order(known, [*neighbors, source.current])[0] == 0 else None
-            )
+            accepted = neighbors[0] if order([*neighbors, source.current])[0] == 0 else None
         else:
-            accepted = self._admissible(known, source, neighbors, iteration)
+            accepted = self._admissible(order, source, neighbors, iteration)
         if accepted is None:
             return source
         tabu = {move: until for move, until in source.tabu.items() if until > iteration}
         if accepted.child.reverse is not None:
             tabu[accepted.child.reverse] = iteration + self._tabu_tenure
-        is_best = self._order(known, [source.best, accepted])[0] == 1
+        is_best = order([source.best, accepted])[0] == 1
         return Source(accepted, accepted if is_best else source.best, tabu)
 
     def _admissible(
-        self, known: KnownStudy, source: Source, neighbors: list[Record], iteration: int
+        self, order: _Order, source: Source, neighbors: list[Record], iteration: int
     ) -> Record | None:
         pool = [source.best, *neighbors]
         beats_best = True  # until the best is passed on the way down
-        for place in self._order(known, pool):
+        for place in order(pool):
             if place == 0:
                 beats_best = False
                 continue
@@ -178,9 +191,10 @@ class WNNTabuSearchSampler(GenomeSampler):
                 return neighbor
         return None
 
-    def _order(self, known: KnownStudy, records: list[Record]) -> list[int]:
+    def _order(self, known: KnownStudy, slack: float, records: list[Record]) -> list[int]:
         fitness = self._fitness_of(known)
-        order: list[int] = fitness.order(losses_of(records), violations_of(records)).tolist()
+        missed = violations_of(records, slack)
+        order: list[int] = fitness.order(losses_of(records), missed).tolist()
         return order
 
     def _conceive(
@@ -190,7 +204,7 @@ class WNNTabuSearchSampler(GenomeSampler):
         index: int,
         draw: Callable[..., np.random.Generator],
     ) -> tuple[Child, Callable[[int], tuple[Genome, Child]] | None]:
-        sources: list[Source] = self._derived(known, generation)
+        sources: list[Source] = self._start(known, generation).state
         space = known.space
         if not sources:
             if space is None:
