@@ -21,6 +21,7 @@ from optuna_wnn.fitness import Fitness
 from optuna_wnn.fitness import FitnessCalculatorType
 from optuna_wnn.genome import Dimension
 from optuna_wnn.memory import MemorySettings
+from optuna_wnn.schedule import AdaptiveScaling
 from optuna_wnn.schedule import EarlyStopping
 
 
@@ -73,10 +74,43 @@ class FitnessSection(_Section):
 
     calculator: FitnessCalculatorType = FitnessCalculatorType.CE
     weights: tuple[float, float] | None = None
+    accuracy_floor: float | None = None
 
     def build(self) -> Fitness:
         """Return the fitness that the section describes."""
-        return Fitness(self.calculator, self.weights)
+        return Fitness(self.calculator, self.weights, self.accuracy_floor)
+
+
+class ThresholdSection(_Section):
+    """The accuracy that trials must reach, rising over all phases together.
+
+    ``absolute`` bars are accuracies; ``quantile`` ones are quantiles of the accuracies that a
+    phase starts with, so they do not depend on the task (the first phase then has no bar).
+    """
+
+    kind: Literal["absolute", "quantile"] = "absolute"
+    start: Share = 0.0
+    end: Share
+
+    @pydantic.model_validator(mode="after")
+    def _rises(self) -> ThresholdSection:
+        if self.start > self.end:
+            raise InputError(f"threshold.start: {self.start} is above end, {self.end}; lower it")
+        return self
+
+
+class ScalingSection(_Section):
+    """How population and mutation rate grow while there is no progress."""
+
+    check_interval: Count = 5
+    patience: Count = 1
+    min_improvement: Annotated[float, Field(ge=0)] = 0.001
+    population: tuple[float, float] = (1.15, 1.3)
+    mutation: tuple[float, float] = (1.5, 2.0)
+
+    def build(self) -> AdaptiveScaling:
+        """Return the scaling that the section describes."""
+        return AdaptiveScaling(**self.model_dump())
 
 
 class SearchSection(_Section):
@@ -138,6 +172,9 @@ class RunConfig(_Section):
         memory: How neurons remember and vote.
         space: What genomes may look like.
         fitness: Which of two trials is better.
+        threshold: The accuracy that trials must reach; none by default.
+        scaling: How population and mutation rate grow while there is no progress; they do not
+            by default.
         search: How phases search, unless they say otherwise.
         phases: The phases in their order; by default a genetic algorithm and a tabu search over
             neurons, then over bits, then over connections.
@@ -152,6 +189,8 @@ class RunConfig(_Section):
     memory: MemorySettings = MemorySettings()
     space: SpaceSection = SpaceSection()
     fitness: FitnessSection = FitnessSection()
+    threshold: ThresholdSection | None = None
+    scaling: ScalingSection | None = None
     search: SearchSection = SearchSection()
     phases: Annotated[tuple[PhaseSection, ...], Field(min_length=1, validate_default=True)] = ()
 
@@ -171,6 +210,8 @@ class RunConfig(_Section):
     @pydantic.model_validator(mode="after")
     def _check_together(self) -> RunConfig:
         self.fitness.build()
+        if self.scaling is not None:
+            self.scaling.build()
         for i, phase in enumerate(self.phases):
             if phase.method == "ts" and phase.n_sources > phase.n_neighbors:
                 raise InputError(
@@ -314,6 +355,8 @@ def _shown(value: Any) -> str:
 _SECTIONS: dict[str, type[BaseModel]] = {
     "space": SpaceSection,
     "fitness": FitnessSection,
+    "threshold": ThresholdSection,
+    "scaling": ScalingSection,
     "search": SearchSection,
     "phases": PhaseSection,
 }

@@ -35,6 +35,7 @@ from optuna_wnn.samplers.history import History
 from optuna_wnn.samplers.history import Record
 from optuna_wnn.samplers.history import losses_of
 from optuna_wnn.samplers.history import violations_of
+from optuna_wnn.schedule import Threshold
 from optuna_wnn.schedule import best_so_far
 from optuna_wnn.schedule import should_stop
 from optuna_wnn.space import GenomeSpace
@@ -48,6 +49,7 @@ DIRECTIONS: Final = ("minimize", "maximize")
 METRICS: Final = ("cross-entropy", "accuracy")
 _CONFIG: Final = "config"
 _READY: Final = "ready"
+_THRESHOLD: Final = "threshold"
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class PhasedSearch:
         self._fitness = config.fitness.build()
         self._evaluator = evaluator
         self._watch: Callable[[Progress], None] = lambda progress: None
+        self._thresholds: dict[int, Threshold] = {}
         self.spaces = [self._space(phase) for phase in config.phases]
 
     @property
@@ -160,7 +163,10 @@ class PhasedSearch:
             start=(space.start_neurons or middle[0], space.start_bits or middle[1]),
         )
 
-    def _sampler(self, index: int, phase: PhaseSection) -> GenomeSampler:
+    def _sampler(
+        self, index: int, phase: PhaseSection, threshold: Threshold | None
+    ) -> GenomeSampler:
+        scaling = self.config.scaling.build() if self.config.scaling is not None else None
         seed = int(np.random.SeedSequence([self.config.seed, index]).generate_state(1)[0])
         if phase.method == "ga":
             return WNNGeneticSampler(
@@ -170,6 +176,8 @@ class PhasedSearch:
                 tournament_size=phase.tournament_size,
                 crossover_rate=phase.crossover_rate,
                 mutation_rate=phase.mutation_rate,
+                threshold=threshold,
+                scaling=scaling,
             )
         return WNNTabuSearchSampler(
             seed=seed,
@@ -177,7 +185,32 @@ class PhasedSearch:
             n_neighbors=phase.n_neighbors,
             tabu_tenure=phase.tabu_tenure,
             n_sources=phase.n_sources,
+            threshold=threshold,
+            scaling=scaling,
         )
+
+    def _threshold(self, index: int, before: optuna.Study | None) -> Threshold | None:
+        """Return a phase's accuracy bars: they go on from where the phase before ended."""
+        wanted = self.config.threshold
+        if wanted is None:
+            return None
+        phase = self.config.phases[index]
+        size = phase.population_size if phase.method == "ga" else phase.n_neighbors
+        ramp = max(1, phase.trials // size)
+        share = (index + 1) / len(self.config.phases)
+        end = wanted.start + (wanted.end - wanted.start) * share
+        start, final = wanted.start, wanted.end
+        if before is not None:
+            history = _history(before)
+            earlier = Threshold(*store.read_setting(before, _THRESHOLD))
+            start = earlier.bar(history.newest)
+            if wanted.kind == "quantile":
+                best = self._ranked(before, history)[: phase.population_size]
+                end = float(np.quantile([-record.losses[1] for record in best], end))
+        elif wanted.kind == "quantile":
+            return Threshold(0.0, 0.0)
+        end = max(start, end)
+        return Threshold(start, end, final if wanted.kind == "absolute" else end, ramp)
 
     def _check_same(self) -> None:
         """Check that studies of this name, if there are any, are of this configuration.
@@ -206,11 +239,14 @@ class PhasedSearch:
     def _open(self, index: int, before: optuna.Study | None) -> optuna.Study:
         """Return a phase's study, created and seeded if it was not yet."""
         phase, name = self.config.phases[index], self.study_name(index)
+        threshold = self._threshold(index, before)
+        if threshold is not None:
+            self._thresholds[index] = threshold
         study = optuna.create_study(
             study_name=name,
             storage=self.storage,
             directions=DIRECTIONS,
-            sampler=self._sampler(index, phase),
+            sampler=self._sampler(index, phase, threshold),
             load_if_exists=True,
         )
         # A kill between any two of these steps is made good by doing them again.
@@ -220,22 +256,32 @@ class PhasedSearch:
                 study.set_metric_names(list(METRICS))
             store.write_setting(study, _CONFIG, json.dumps(self._identity()))
             self.spaces[index].write(study)
+            if threshold is not None:
+                fields = [threshold.start, threshold.end, threshold.highest, threshold.ramp]
+                store.write_setting(study, _THRESHOLD, fields)
             report.describe(study, self.config.name, index, phase.label, before)
             if index == 0:
                 report.write_baselines(study, self.task.baselines)
             if before is not None:
-                self._seed(index, study, before)
+                self._seed(index, study, before, threshold)
             store.write_setting(study, _READY, True)
         self._close_stale(study)
         return study
 
-    def _seed(self, index: int, study: optuna.Study, before: optuna.Study) -> None:
+    def _seed(
+        self,
+        index: int,
+        study: optuna.Study,
+        before: optuna.Study,
+        threshold: Threshold | None,
+    ) -> None:
         """Put the best trials of the phase before into the study's first generation."""
         phase, space = self.config.phases[index], self.spaces[index]
         children = [store.read_child(t.system_attrs) for t in store.all_trials(study)]
         there = {child.index for child in children if child is not None}
         trials, history = store.all_trials(before), _history(before)
-        for place, record in enumerate(_best(self._fitness, history)[: phase.population_size]):
+        ranked = self._ranked(before, history)
+        for place, record in enumerate(ranked[: phase.population_size]):
             if place in there:
                 continue
             genome = history.genomes.read(record.number)
@@ -255,10 +301,19 @@ class PhasedSearch:
                             Child(0, place, handle=genome.handle, is_seed=True)
                         ),
                         **store.genome_attributes(genome),
-                        **store.constraint_attributes(record.constraints),
+                        **_constraint(threshold, -record.losses[1]),
                     },
                 )
             )
+
+    def _ranked(self, study: optuna.Study, history: History) -> list[Record]:
+        """Return a phase's trials with values, best first, each genome once."""
+        fields = store.read_setting(study, _THRESHOLD)
+        slack = Threshold(*fields).slack(history.newest) if fields else 0.0
+        records = list(history.records())
+        order = self._fitness.order(losses_of(records), violations_of(records, slack))
+        by_genome = {records[i].final_handle: records[i] for i in reversed(order.tolist())}
+        return list(reversed(by_genome.values()))
 
     def _close_stale(self, study: optuna.Study) -> None:
         """Close the running trials of workers that are gone."""
@@ -302,7 +357,8 @@ class PhasedSearch:
             return ""
         losses = [losses_of(history.generation(g)) for g in range(newest + 1)]
         rule = phase.early_stopping
-        if should_stop(best_so_far(losses), rule):
+        scaling = self.config.scaling.build() if self.config.scaling is not None else None
+        if should_stop(best_so_far(losses), rule, scaling):
             return f"no progress for {rule.patience} generations"
         return ""
 
@@ -317,6 +373,12 @@ class PhasedSearch:
             child = store.read_child(store.system_attributes(trial))
             parents = child.parents if child is not None else ()
             store.write_genome(study, store.trial_id(trial), genome, history.genomes, parents)
+            threshold = self._thresholds.get(index)
+            if threshold is not None:
+                missed = threshold.highest - evaluation.accuracy
+                store.write_constraint(trial, missed)
+                bar = threshold.bar(child.generation if child is not None else 0)
+                trial.set_user_attr("threshold", round(bar, 6))
             trial.set_user_attr("neurons", genome.n_neurons)
             trial.set_user_attr("memory_kib", round(self.config.memory.kib(genome), 1))
             trial.set_user_attr("seconds", round(seconds, 4))
@@ -346,7 +408,7 @@ class PhasedSearch:
 
     def _finish(self, index: int, study: optuna.Study, history: History, reason: str) -> None:
         """Note how the phase ended, and what its best genome does on the test part."""
-        ranked = _best(self._fitness, history)
+        ranked = self._ranked(study, history)
         if not ranked:
             raise InputError(
                 f"study {study.study_name}: none of its trials could be evaluated; see their "
@@ -427,12 +489,9 @@ def _history(study: optuna.Study) -> History:
     return history
 
 
-def _best(fitness: Fitness, history: History) -> list[Record]:
-    """Return the trials with values, best first, each genome once."""
-    records = list(history.records())
-    order = fitness.order(losses_of(records), violations_of(records))
-    by_genome = {records[i].final_handle: records[i] for i in reversed(order.tolist())}
-    return list(reversed(by_genome.values()))
+def _constraint(threshold: Threshold | None, accuracy: float) -> dict[str, list[float]]:
+    """Return the system attributes that say by how much an accuracy misses the final bar."""
+    return store.constraint_attributes([threshold.highest - accuracy] if threshold else [])
 
 
 def _child(trial: FrozenTrial) -> Child | None:
