@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     shown = commands.add_parser("report", help="show what a run came to")
     shown.add_argument("name", metavar="NAME")
     shown.add_argument("--storage", metavar="URL", default=_STORAGE, help="default: %(default)s")
+    shown.add_argument("--generations", action="store_true", help="show every generation, too")
     shown.set_defaults(command=_report)
 
     export = commands.add_parser("export", help="write the best genome of a run to a file")
@@ -108,7 +109,10 @@ def _run(chosen: argparse.Namespace) -> None:
 
 def _report(chosen: argparse.Namespace) -> None:
     storage = open_storage(chosen.storage)
-    _console().print(report.table(report.summarise(storage, chosen.name)))
+    summary = report.summarise(storage, chosen.name)
+    if chosen.generations:
+        _console().print(report.generations_table(storage, chosen.name))
+    _console().print(report.table(summary))
 
 
 def _export(chosen: argparse.Namespace) -> None:

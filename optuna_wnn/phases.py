@@ -47,7 +47,6 @@ from optuna_wnn.workers import is_gone
 
 DIRECTIONS: Final = ("minimize", "maximize")
 METRICS: Final = ("cross-entropy", "accuracy")
-_CONFIG: Final = "config"
 _READY: Final = "ready"
 _THRESHOLD: Final = "threshold"
 
@@ -144,7 +143,7 @@ class PhasedSearch:
             if report.finished(study) is None:
                 self._search(index, phase, study)
             before = study
-        return report.summarise(self.storage, self.config.name, self._fitness)
+        return report.summarise(self.storage, self.config.name)
 
     # -- studies --
 
@@ -221,10 +220,10 @@ class PhasedSearch:
         wanted = self._identity()
         for study_name in report.study_names(self.storage, self.config.name):
             study = optuna.load_study(study_name=study_name, storage=self.storage)
-            text = store.read_setting(study, _CONFIG)
-            if text is None:
+            started = report.read_configuration(study)
+            if started is None:
                 continue  # killed before it was written
-            changes = list(_differences(json.loads(text), wanted))
+            changes = list(_differences(started, wanted))
             if changes:
                 more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
                 raise InputError(
@@ -254,7 +253,7 @@ class PhasedSearch:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(METRICS))
-            store.write_setting(study, _CONFIG, json.dumps(self._identity()))
+            report.write_configuration(study, self._identity())
             self.spaces[index].write(study)
             if threshold is not None:
                 fields = [threshold.start, threshold.end, threshold.highest, threshold.ramp]

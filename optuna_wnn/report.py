@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from typing import Final
 
 import optuna
 from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 from rich.console import Group
 from rich.console import RenderableType
 from rich.table import Table
@@ -31,6 +34,7 @@ _BEST: Final = "best trial"
 _TEST: Final = "test"
 _FIRST: Final = "test of the first random genome"
 _BASELINES: Final = "baselines"
+_CONFIGURATION: Final = "config"
 
 
 # -- what studies say ----------------------------------------------------------------------------
@@ -45,6 +49,17 @@ def describe(
     study.set_user_attr(_LABEL, label)
     if before is not None:
         study.set_user_attr(SEEDED_FROM, f"{before.study_name} #{before.user_attrs[_BEST]}")
+
+
+def write_configuration(study: optuna.Study, configuration: Mapping[str, Any]) -> None:
+    """Write into a study what must be the same for its run to go on."""
+    store.write_setting(study, _CONFIGURATION, json.dumps(configuration))
+
+
+def read_configuration(study: optuna.Study) -> dict[str, Any] | None:
+    """Return what :func:`write_configuration` wrote, or ``None``."""
+    text = store.read_setting(study, _CONFIGURATION)
+    return None if text is None else dict(json.loads(text))
 
 
 def write_baselines(study: optuna.Study, baselines: Mapping[str, float]) -> None:
@@ -137,13 +152,12 @@ class RunSummary:
     baselines: Mapping[str, float]
 
 
-def summarise(storage: BaseStorage, run: str, fitness: Fitness | None = None) -> RunSummary:
+def summarise(storage: BaseStorage, run: str) -> RunSummary:
     """Return what a run came to, from its studies alone.
 
     Args:
         storage: Where they live.
         run: The run's name.
-        fitness: Which of the phases' best trials is best; the lowest cross-entropy by default.
 
     Raises:
         InputError: If there is no such run.
@@ -158,7 +172,7 @@ def summarise(storage: BaseStorage, run: str, fitness: Fitness | None = None) ->
     if ended:
         values = [phases[i].validation or (0.0, 0.0) for i in ended]
         losses = [(ce, -accuracy) for ce, accuracy in values]
-        best = ended[int((fitness or Fitness()).order(losses)[0])]
+        best = ended[int(_fitness(studies[0]).order(losses)[0])]
     attributes = studies[0].user_attrs
     return RunSummary(
         run, phases, best, _pair(attributes.get(_FIRST)), attributes.get(_BASELINES, {})
@@ -178,6 +192,18 @@ def best_genome(storage: BaseStorage, run: str) -> Genome:
     study = optuna.load_study(study_name=phase.study, storage=storage)
     assert phase.best_trial is not None
     return store.genome_reader(study).read(phase.best_trial)
+
+
+def _fitness(study: optuna.Study) -> Fitness:
+    """Return which of two trials a run takes for better."""
+    configuration = read_configuration(study) or {}
+    fields = configuration.get("fitness", {})
+    weights = fields.get("weights")
+    return Fitness(
+        fields.get("calculator", "CE"),
+        None if weights is None else tuple(weights),
+        fields.get("accuracy_floor"),
+    )
 
 
 def _phase(study: optuna.Study) -> PhaseSummary:
@@ -238,6 +264,40 @@ def table(summary: RunSummary) -> RenderableType:
     for name, cross_entropy in summary.baselines.items():
         result.add_row(f"baseline: {name}", "", "", "", "", f"{cross_entropy:.4f}")
     return Group(result, Text(_verdict(summary)))
+
+
+def generations_table(storage: BaseStorage, run: str) -> RenderableType:
+    """Return what every generation of a run started with, and what it came to."""
+    result = Table(title=f"Generations of {run}", title_justify="left")
+    result.add_column("study")
+    for heading in ("generation", "trials", "best CE", "best accuracy"):
+        result.add_column(heading, justify="right")
+    for heading in ("threshold", "level", "population", "mutation rate"):
+        result.add_column(heading, justify="right")
+    for name in study_names(storage, run):
+        study = optuna.load_study(study_name=name, storage=storage)
+        values: dict[int, list[Sequence[float]]] = {}
+        for trial in store.all_trials(study):
+            child = store.read_child(trial.system_attrs)
+            if child is not None and trial.state == TrialState.COMPLETE:
+                values.setdefault(child.generation, []).append(trial.values)
+        plans = store.read_generations(study)
+        for generation, pairs in sorted(values.items()):
+            lowest, highest = min(p[0] for p in pairs), max(p[1] for p in pairs)
+            threshold, level, population, rate = plans.get(generation, ("", "", "", ""))
+            result.add_row(
+                name,
+                str(generation),
+                str(len(pairs)),
+                f"{lowest:.4f}",
+                f"{highest:.4f}",
+                f"{threshold:.4f}" if threshold != "" else "",
+                str(level),
+                str(population),
+                f"{rate:.3f}" if rate != "" else "",
+            )
+        result.add_section()
+    return result
 
 
 def _numbers(pair: tuple[float, float] | None) -> tuple[str, str]:

@@ -14,6 +14,7 @@ import binascii
 import json
 import os
 import re
+import sqlite3
 import struct
 import threading
 import weakref
@@ -45,12 +46,12 @@ from optuna_wnn.genome import segment_indices
 
 
 GENOME_PARAMETER: Final = "genome"
-GENERATION: Final = "generation:"  # + number: a setting of the study
 
 _GENOME: Final = "wnn:genome"
 _CHILD: Final = "wnn:child"
 _STALE: Final = "wnn:stale"
 _STUDY: Final = "wnn:study:"
+_GENERATION: Final = "wnn:generation:"
 _CONSTRAINTS: Final = "constraints"  # what both Optuna 5 and optuna-dashboard 0.21 read
 
 _VERSION: Final = "1"
@@ -131,7 +132,7 @@ def _from_raw(raw: bytes, parents: Sequence[Genome]) -> Genome:
             connections[segment_indices(starts[~literal], lengths[~literal])] = pool[
                 segment_indices(pool_starts[inherited], lengths[~literal])
             ]
-        return Genome(neurons, bits, connections)
+        return Genome(*(a.astype(np.int32) for a in (neurons, bits, connections)))
     except (struct.error, ValueError, IndexError) as error:
         raise ValueError(f"stored genome: {error}") from error
 
@@ -280,13 +281,19 @@ class GenomeReader:
         """
         return self.read_with_depth(number)[0]
 
-    def read_with_depth(self, number: int) -> tuple[Genome, int]:
-        """Return a genome, and how many trials lie between it and one that is stored alone."""
+    def read_with_depth(self, number: int, deepest: int = _MOST_DEPTH) -> tuple[Genome, int]:
+        """Return a genome, and how many trials lie between it and one that is stored alone.
+
+        Raises:
+            InputError: If there is none, it is damaged, or more than ``deepest`` trials are named.
+        """
         where = f"trial {number}"
         attributes = self._attributes_of(number)
         header = _header(attributes, where)
         if header is None:
             raise InputError(f"{where}: no genome is stored with it")
+        if header.depth > deepest:  # damage could lead round in circles
+            raise InputError(f"{where}: its genome does not descend from those that it names")
         return self._unpack(header, attributes, where), header.depth
 
     def unpack(self, attributes: Mapping[str, Any], where: str) -> Genome | None:
@@ -311,12 +318,8 @@ class GenomeReader:
         with self._lock:
             genome = self._kept.get(header.checksum)
             if genome is None:
-                parents = []
-                for number in header.parents:
-                    parent, depth = self.read_with_depth(number)
-                    if depth >= header.depth:  # else damage could lead round in circles
-                        raise InputError(f"{where}: trial {number} is no parent of its genome")
-                    parents.append(parent)
+                nearer = header.depth - 1
+                parents = [self.read_with_depth(n, nearer)[0] for n in header.parents]
                 genome = _unpacked(header, attributes, parents, where)
             self.keep(genome)
             return genome
@@ -552,6 +555,22 @@ def read_setting(study: optuna.Study, name: str) -> Any:
     return study._storage.get_study_system_attrs(study._study_id).get(_STUDY + name)
 
 
+def write_generation(study: optuna.Study, generation: int, plan: Sequence[Any]) -> None:
+    """Store what a generation starts with: threshold, level, population, mutation rate."""
+    key = f"{_GENERATION}{generation}"
+    study._storage.set_study_system_attr(study._study_id, key, list(plan))
+
+
+def read_generations(study: optuna.Study) -> dict[int, list[Any]]:
+    """Return what :func:`write_generation` stored, by generation."""
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    return {
+        int(key.removeprefix(_GENERATION)): plan
+        for key, plan in attributes.items()
+        if key.startswith(_GENERATION)
+    }
+
+
 def storage_of(study: optuna.Study) -> BaseStorage:
     """Return the storage that a study lives in."""
     return study._storage
@@ -578,8 +597,8 @@ def open_storage(url: str) -> BaseStorage:
         return _opened(url)
     except Exception as error:  # each driver has its own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        for secret in _PASSWORD.findall(url):
-            reason = reason.replace("".join(secret), "***")
+        for secret in filter(None, map("".join, _PASSWORD.findall(url))):
+            reason = reason.replace(secret, "***")
         raise InputError(
             f"storage {masked(url)}: it cannot be opened ({reason}); check the URL, that the "
             "server runs, and that its driver is installed"
@@ -611,6 +630,8 @@ def _opened(url: str) -> BaseStorage:
 
 
 def _tune_sqlite(connection: Any, record: Any) -> None:
+    if not isinstance(connection, sqlite3.Connection):
+        return  # another thread opens another kind of database at this moment
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")

@@ -386,7 +386,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
         if adapts and generation not in known.planned:
             now = self._start(known, generation).plan
             fields = [now.threshold, now.level.name, now.population, now.mutation_rate]
-            store.write_setting(study, f"{store.GENERATION}{generation}", fields)
+            store.write_generation(study, generation, fields)
             known.planned.add(generation)
 
     def _study_seed(self, study: optuna.Study) -> int:
