@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -91,7 +93,7 @@ def test_every_order_is_a_permutation_that_respects_dominance(
 @given(values=losses)
 def test_equal_trials_keep_the_given_order(fitness: Fitness, values: list[list[float]]) -> None:
     order = fitness.order(values).tolist()
-    for one, other in zip(order, order[1:], strict=False):
+    for one, other in itertools.pairwise(order):
         assert values[one] != values[other] or one < other
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import genomes
+from strategies import seeds
 
 from optuna_wnn.errors import InputError
 from optuna_wnn.genome import Bounds
@@ -20,8 +22,6 @@ from optuna_wnn.genome import mix64
 from optuna_wnn.genome import segment_indices
 from optuna_wnn.genome import write_atomically
 from optuna_wnn.variation import random_genome
-from strategies import genomes
-from strategies import seeds
 
 
 def small() -> Genome:
@@ -35,7 +35,7 @@ def shuffled(genome: Genome, seed: int) -> Genome:
     return genome.reordered(np.lexsort((rng.random(genome.n_neurons), genome.neuron_cluster)))
 
 
-# -- shape -----------------------------------------------------------------------------------------
+# -- shape ----------------------------------------------------------------------------------------
 
 
 def test_its_arrays_and_views_agree() -> None:
@@ -131,7 +131,7 @@ def test_a_genome_within_bounds_passes() -> None:
     small().check(Bounds(2, 10, (1, 2), (2, 3), (5, 10)))
 
 
-# -- helpers ---------------------------------------------------------------------------------------
+# -- helpers --------------------------------------------------------------------------------------
 
 
 def test_mix64_is_split_mix_64() -> None:
@@ -150,7 +150,7 @@ def test_segment_indices_lists_the_elements_of_runs() -> None:
     assert segment_indices(starts[:0], lengths[:0]).tolist() == []
 
 
-# -- names -----------------------------------------------------------------------------------------
+# -- names ----------------------------------------------------------------------------------------
 
 
 @given(genomes(), seeds)
@@ -227,7 +227,7 @@ def test_reordered_refuses_an_order_that_moves_neurons_between_clusters() -> Non
         small().reordered(np.array([0, 0, 2]))
 
 
-# -- files -----------------------------------------------------------------------------------------
+# -- files ----------------------------------------------------------------------------------------
 
 
 @given(genomes(), seeds)
@@ -273,7 +273,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(InputError, match="cannot be written .No space left on device"):
+    with pytest.raises(InputError, match=r"cannot be written .No space left on device"):
         write_atomically(path, b"other")
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -60,7 +60,7 @@ def inputs(row: np.ndarray[tuple[int], np.dtype[np.int32]]) -> set[int]:
     return set(row.tolist())
 
 
-# -- new genomes -----------------------------------------------------------------------------------
+# -- new genomes ----------------------------------------------------------------------------------
 
 
 @given(some_bounds(), seeds)
@@ -87,7 +87,7 @@ def test_a_neuron_can_observe_everything_it_may() -> None:
     assert random_genome(bounds, rng(0)).cluster(0).tolist() == [[0, 1, 2], [0, 1, 2]]
 
 
-# -- crossover -------------------------------------------------------------------------------------
+# -- crossover ------------------------------------------------------------------------------------
 
 
 @given(some_bounds(), seeds)
@@ -101,7 +101,7 @@ def test_crossover_takes_whole_clusters(bounds: Bounds, seed: int) -> None:
         assert np.array_equal(child.cluster(k), parent.cluster(k))
 
 
-# -- single steps ----------------------------------------------------------------------------------
+# -- single steps ---------------------------------------------------------------------------------
 
 
 def assert_other_clusters_stay(before: Genome, after: Genome, cluster: int) -> None:
@@ -216,7 +216,7 @@ def test_rewire_reaches_every_unobserved_input_equally_often() -> None:
     assert 2800 < lost[1] < 3200
 
 
-# -- resize ----------------------------------------------------------------------------------------
+# -- resize ---------------------------------------------------------------------------------------
 
 
 @given(bounded_genomes(), seeds)
@@ -253,7 +253,7 @@ def test_copies_are_new_observers_even_while_bits_change(seed: int) -> None:
         assert all(inputs(row) != model for row in after.cluster(0)[1:])
 
 
-# -- mutation --------------------------------------------------------------------------------------
+# -- mutation -------------------------------------------------------------------------------------
 
 
 @given(bounded_genomes(), free_dimensions, st.floats(0, 1), seeds)
@@ -308,7 +308,7 @@ def test_the_same_seed_gives_the_same_mutant(drawn: tuple[Bounds, Genome], seed:
     assert Genome(genome.neurons, genome.bits, genome.connections).checksum == before
 
 
-# -- moves -----------------------------------------------------------------------------------------
+# -- moves ----------------------------------------------------------------------------------------
 
 
 @given(bounded_genomes(), free_dimensions, seeds)
