@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 from typing import ClassVar
 
@@ -21,8 +22,14 @@ from optuna_wnn.evaluators.jit import HAS_PEXT
 from optuna_wnn.evaluators.kernels import KINDS
 from optuna_wnn.evaluators.kernels import TRANSITIONS
 from optuna_wnn.evaluators.readings import Reading
+from optuna_wnn.evaluators.recount import Planes
+from optuna_wnn.evaluators.refine import Climb
+from optuna_wnn.evaluators.refine_cpu import Refiner
+from optuna_wnn.evaluators.refine_cpu import make_planes
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
+from optuna_wnn.memory import MemorySettings
+from optuna_wnn.tasks.base import Task
 
 
 _JOBS_PER_THREAD = 2  # at least, so that no thread waits long for the last one
@@ -38,6 +45,17 @@ class CpuEvaluator(Evaluator):
     backend: ClassVar[str] = "cpu"
     use_pext: ClassVar[bool] = HAS_PEXT
 
+    def __init__(
+        self,
+        task: Task,
+        memory: MemorySettings | None = None,
+        *,
+        threads: int | None = None,
+        cache_bytes: int | None = None,
+    ) -> None:
+        super().__init__(task, memory, threads=threads, cache_bytes=cache_bytes)
+        self._planes: dict[str, Planes] = {}
+
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         kernel = _Kernel(self, reading)
         wanted = max(1, self.threads * _JOBS_PER_THREAD if self.threads > 1 else 1)
@@ -52,7 +70,7 @@ class CpuEvaluator(Evaluator):
                 for first in range(0, n_neurons, step)
             ]
         results: list[ClusterVotes | None] = [None] * len(clusters)
-        for (place, _, _), part in zip(jobs, self._map(kernel, jobs), strict=True):
+        for (place, _, _), part in zip(jobs, self.in_threads(kernel, jobs, Event()), strict=True):
             before = results[place]
             if before is not None:
                 sums = np.add(before.sums, part.sums, out=before.sums)
@@ -60,12 +78,31 @@ class CpuEvaluator(Evaluator):
             results[place] = part
         return [votes for votes in results if votes is not None]
 
-    def _map(self, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Return what ``function`` gives for every job, computed in threads."""
+    def in_threads(
+        self, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], stop: Event
+    ) -> list[Any]:
+        """Return what ``function`` gives for every job; set ``stop`` if that is interrupted."""
         if self.threads == 1 or len(jobs) < 2:
             return [function(*job) for job in jobs]
         with ThreadPoolExecutor(min(self.threads, len(jobs))) as pool:
-            return list(pool.map(lambda job: function(*job), jobs))
+            futures = [pool.submit(function, *job) for job in jobs]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def planes(self, name: str, inputs: NDArray[np.uint64]) -> Planes:
+        """Return the examples of a part, an input at a time; kept for the next call."""
+        if name not in self._planes:
+            self._planes[name] = make_planes(inputs, self.task.n_inputs)
+        return self._planes[name]
+
+    def _climb(self, job: Climb, wiring: list[NDArray[np.int32]]) -> list[NDArray[np.int32]]:
+        if job.free != {"connections"}:
+            return super()._climb(job, wiring)
+        return Refiner(self, job).refine(wiring, Event())
 
 
 class _Kernel:
@@ -86,8 +123,6 @@ class _Kernel:
             and not self.threshold
             and self.train.shape[1] == 1
         )
-        # Made here, once per cluster, for all threads.
-        self.positives: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
 
     def __call__(self, place: int, cluster: Cluster, part: slice) -> ClusterVotes:
         evaluator, reading, cells = self.evaluator, self.reading, self.evaluator.cells

@@ -14,8 +14,9 @@ import numpy as np
 
 from optuna_wnn.evaluators.jit import compiled
 from optuna_wnn.evaluators.jit import pext
-from optuna_wnn.evaluators.kernels import cell_vote
-from optuna_wnn.evaluators.kernels import count_vote
+from optuna_wnn.evaluators.kernels import RUN
+from optuna_wnn.evaluators.kernels import add_votes
+from optuna_wnn.evaluators.kernels import votes_of_cells
 
 
 ABREAST: Final = 4
@@ -90,6 +91,20 @@ def state_votes(
 
 
 @compiled
+def _read_counts(
+    cells: Any, mask: Any, read: Any, positives: Any, kind: int, votes: Any, table: Any,
+    n_levels: Any, sums: Any, score: Any,
+) -> None:  # fmt: skip
+    """Add one neuron's votes to ``sums`` and to its score, from the counts themselves."""
+    found = np.empty(RUN, np.uint64)
+    for first in range(0, len(read), RUN):
+        count = min(RUN, len(read) - first)
+        for i in range(count):
+            found[i] = cells[pext(read[first + i], mask)]
+        add_votes(found, first, count, kind, votes, table, n_levels, positives, sums, score)
+
+
+@compiled
 def count_votes(
     connections: Any, train: Any, train_positives: Any, read: Any, read_positives: Any,
     kind: int, votes: Any, table: Any, n_levels: Any, sums: Any, scores: Any,
@@ -101,7 +116,7 @@ def count_votes(
     cells = np.empty((4, n_cells), np.uint64)
     c0, c1, c2, c3 = cells[0], cells[1], cells[2], cells[3]
     # Votes take the place of the counts where that is less work than one by one.
-    in_place = n_cells <= len(read)
+    in_place = 2 * n_cells <= len(read)
     for n in range(0, n_neurons, 4):
         m0 = masks[n]
         m1 = masks[n + 1] if n + 1 < n_neurons else U(0)
@@ -118,11 +133,9 @@ def count_votes(
             c3[pext(x, m3)] += one
         if in_place:
             for i in range(abreast):
-                row = cells[i]
-                for a in range(n_cells):
-                    row[a] = U(
-                        count_vote(row[a] >> _HALF, row[a] & _SEEN, kind, votes, table, n_levels)
-                    )
+                votes_of_cells(
+                    cells[i], n_cells, kind, votes, table, n_levels, cells[i].view(np.int64)
+                )
             cells[abreast:] = U(0)
             s0, s1, s2, s3 = U(0), U(0), U(0), U(0)
             p0, p1, p2, p3 = U(0), U(0), U(0), U(0)
@@ -141,12 +154,10 @@ def count_votes(
                 scores[n + i, 1] += np.int64(of_positives[i])
         else:
             for i in range(abreast):
-                row, mask = cells[i], masks[n + i]
-                for e in range(len(read)):
-                    cell = row[pext(read[e], mask)]
-                    vote = cell_vote(cell, kind, votes, table, n_levels)
-                    sums[e] += vote
-                    scores[n + i, read_positives[e]] += vote
+                _read_counts(
+                    cells[i], masks[n + i], read, read_positives, kind, votes, table, n_levels,
+                    sums, scores[n + i],
+                )  # fmt: skip
 
 
 @compiled
@@ -186,7 +197,6 @@ def wide_count_votes(
         cells[:] = U(0)
         for e in range(len(train)):
             cells[pext(train[e], mask)] += U(1) + (U(train_positives[e]) << _HALF)
-        for e in range(len(read)):
-            vote = cell_vote(cells[pext(read[e], mask)], kind, votes, table, n_levels)
-            sums[e] += vote
-            scores[n, read_positives[e]] += vote
+        _read_counts(
+            cells, mask, read, read_positives, kind, votes, table, n_levels, sums, scores[n]
+        )

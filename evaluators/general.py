@@ -110,8 +110,8 @@ def general_votes(
                     n_known, False,
                 )  # fmt: skip
                 read_cells(
-                    cells, addresses[0], first, count, read_positives, kind, votes, table,
-                    n_levels, sums, score,
+                    cells, addresses[0], first, count, kind, votes, table, n_levels,
+                    read_positives, sums, score,
                 )  # fmt: skip
         elif blocks[len(blocks) - 1] - blocks[0] == len(blocks) - 1:
             for first in range(blocks[0], n_train, RUN):
@@ -121,8 +121,8 @@ def general_votes(
                     n_known, False,
                 )  # fmt: skip
                 read_others(
-                    cells, addresses[0], first, blocks[0], count, train_positives, kind, votes,
-                    table, n_levels, key, threshold, sums, score,
+                    cells, addresses[0], first, blocks[0], count, kind, votes, table, n_levels,
+                    read_positives, key, threshold, sums, score,
                 )  # fmt: skip
         else:
             for block in range(len(blocks) - 1):
@@ -136,8 +136,8 @@ def general_votes(
                         )  # fmt: skip
                         if turn == 1:
                             read_cells(
-                                cells, addresses[0], first - blocks[0], count, read_positives,
-                                kind, votes, table, n_levels, sums, score,
+                                cells, addresses[0], first - blocks[0], count, kind, votes,
+                                table, n_levels, read_positives, sums, score,
                             )  # fmt: skip
                         else:
                             write_cells(

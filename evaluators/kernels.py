@@ -60,32 +60,44 @@ def mix(z: Any) -> Any:
 @compiled
 def level_of(count: Any) -> Any:
     """Return what :func:`optuna_wnn.evaluators.cells.level` returns, of one ``uint64``."""
-    if count < U(16):
-        return count
-    shift = U(60) - leading_zeros(count)
+    shift = U(60) - leading_zeros(count | U(15))  # without a branch that cannot be predicted
     return (shift << U(3)) + (count >> shift)
 
 
 @compiled
-def count_vote(positives: Any, seen: Any, kind: int, votes: Any, table: Any, n_levels: Any) -> Any:
-    """Return the vote of a cell that counted, ``int64``; see ``Cells.of_counts``."""
-    negatives = seen - positives
+def votes_of_cells(
+    cells: Any, count: int, kind: int, votes: Any, table: Any, n_levels: Any, out: Any
+) -> None:
+    """Write what ``count`` cells vote; a loop per kind, so that each is without branches.
+
+    Args:
+        cells: ``uint64[count or more]``.
+        count: How many there are.
+        kind: Of the cells (see ``KINDS``).
+        votes: Vote by state, or of a tie, a negative and a positive majority.
+        table: Vote by levels; see ``Cells``.
+        n_levels: Levels of each count, ``uint64``.
+        out: The votes, ``int64[count or more]``; may be the same memory as ``cells``.
+    """
     if kind == 4:
-        return table[level_of(positives) * n_levels + level_of(negatives)]
-    if kind == 3:
-        numerator = ((positives + positives + U(1)) << U(8)) + seen + U(1)
-        return np.int64(numerator // (seen + seen + U(2)))
-    if positives > negatives:
-        return votes[2]
-    return votes[1] if positives < negatives else votes[0]
-
-
-@compiled
-def cell_vote(cell: Any, kind: int, votes: Any, table: Any, n_levels: Any) -> Any:
-    """Return the vote of any cell, ``int64``."""
-    if kind < 2:
-        return votes[cell >> U(3)]
-    return count_vote(cell >> _HALF, cell & _SEEN, kind, votes, table, n_levels)
+        for i in range(count):
+            positives = cells[i] >> _HALF
+            negatives = (cells[i] & _SEEN) - positives
+            out[i] = table[level_of(positives) * n_levels + level_of(negatives)]
+    elif kind == 3:
+        for i in range(count):
+            # The quotient of these integers is exact in float64 as far as its floor goes.
+            following = np.float64((cells[i] & _SEEN) + U(1))
+            twice = np.float64((cells[i] >> _HALF) * U(2) + U(1))
+            out[i] = np.int64((twice * 256.0 + following) / (following * 2.0))
+    elif kind == 2:
+        for i in range(count):
+            positives = cells[i] >> _HALF
+            negatives = (cells[i] & _SEEN) - positives
+            out[i] = votes[np.int64(positives > negatives) * 2 + np.int64(positives < negatives)]
+    else:
+        for i in range(count):
+            out[i] = votes[cells[i] >> U(3)]
 
 
 @compiled
@@ -138,19 +150,19 @@ def find_addresses(
     addresses: Any,
 ) -> None:  # fmt: skip
     """Write the addresses of ``count`` examples from ``first`` on; see :func:`plan_address`."""
-    for i in range(count):
-        addresses[i] = U(0)
+    found = addresses[:count]  # slices from 0 on: the loops become vector instructions
+    found[:] = U(0)
     for s in range(n_steps):
-        word = steps[s, 0]
+        words = inputs[first : first + count, steps[s, 0]]
         if use_pext:
             mask, shift = steps[s, 1], steps[s, 2]
-            for i in range(count):
-                addresses[i] |= pext(inputs[first + i, word], mask) << shift
+            for i in range(len(found)):
+                found[i] |= pext(words[i], mask) << shift
         else:
             shift = steps[s, 1]
             lut = luts[s]
-            for i in range(count):
-                addresses[i] |= lut[(inputs[first + i, word] >> shift) & U(255)]
+            for i in range(len(found)):
+                found[i] |= lut[(words[i] >> shift) & U(255)]
 
 
 @compiled
@@ -226,45 +238,62 @@ def write_cells(
 
 @compiled
 def read_cells(
-    cells: Any, addresses: Any, first: int, count: int, positives: Any, kind: int, votes: Any,
-    table: Any, n_levels: Any, sums: Any, score: Any,
+    cells: Any, addresses: Any, first: int, count: int, kind: int, votes: Any, table: Any,
+    n_levels: Any, positives: Any, sums: Any, score: Any,
 ) -> None:  # fmt: skip
     """Add one neuron's votes on ``count`` examples from ``first`` on to ``sums``.
 
     Args:
         cells: Of the neuron.
-        addresses: Of these examples.
+        addresses: Of these examples; replaced by their cells.
         first: The first example's number among those read.
         count: How many there are.
+        kind: Of the cells, with ``votes``, ``table`` and ``n_levels``.
+        votes: See :func:`votes_of_cells`.
+        table: See there.
+        n_levels: See there.
         positives: Which examples read are positive, ``uint8[E]``.
-        kind: Of the cells.
-        votes: Vote by state.
-        table: Vote by levels.
-        n_levels: Levels of each count.
         sums: Added to, ``int64[E]``.
         score: Votes on negative and positive examples, added to, ``int64[2]``.
     """
     for i in range(count):
-        vote = cell_vote(cells[addresses[i]], kind, votes, table, n_levels)
-        sums[first + i] += vote
-        score[positives[first + i]] += vote
+        addresses[i] = cells[addresses[i]]
+    add_votes(addresses, first, count, kind, votes, table, n_levels, positives, sums, score)
 
 
 @compiled
 def read_others(
-    cells: Any, addresses: Any, first: int, offset: int, count: int, positives: Any, kind: int,
-    votes: Any, table: Any, n_levels: Any, key: Any, threshold: Any, sums: Any, score: Any,
+    cells: Any, addresses: Any, first: int, offset: int, count: int, kind: int, votes: Any,
+    table: Any, n_levels: Any, positives: Any, key: Any, threshold: Any, sums: Any, score: Any,
 ) -> None:  # fmt: skip
     """Do the same as :func:`read_cells` with each example left out of its own cell.
 
-    The examples are training examples from ``first`` on; what they vote is added to ``sums``
-    from ``first - offset`` on. ``positives`` goes by training example.
+    The examples are training examples from ``first`` on; among those read they start at
+    ``first - offset``, and ``positives`` goes by that.
     """
     for i in range(count):
-        e = first + i
         cell = cells[addresses[i]]
-        if not threshold or mix(key + U(e)) < threshold:
-            cell -= U(1) + (U(positives[e]) << _HALF)
-        vote = cell_vote(cell, kind, votes, table, n_levels)
-        sums[e - offset] += vote
-        score[positives[e]] += vote
+        if not threshold or mix(key + U(first + i)) < threshold:
+            cell -= U(1) + (U(positives[first - offset + i]) << _HALF)
+        addresses[i] = cell
+    add_votes(
+        addresses, first - offset, count, kind, votes, table, n_levels, positives, sums, score
+    )
+
+
+@compiled
+def add_votes(
+    cells: Any, first: int, count: int, kind: int, votes: Any, table: Any, n_levels: Any,
+    positives: Any, sums: Any, score: Any,
+) -> None:  # fmt: skip
+    """Add what ``count`` cells vote, one per example from ``first`` on; ``cells`` is used up."""
+    values = cells.view(np.int64)[:count]
+    votes_of_cells(cells, count, kind, votes, table, n_levels, values)
+    total, of_positives = 0, 0
+    here, signs = sums[first : first + count], positives[first : first + count]
+    for i in range(len(values)):
+        here[i] += values[i]
+        total += values[i]
+        of_positives += values[i] & -np.int64(signs[i])
+    score[0] += total - of_positives
+    score[1] += of_positives

@@ -113,14 +113,14 @@ def exp_table(n_classes: int) -> tuple[NDArray[np.int64], int]:
     return np.rint(np.exp(scores) * (1 << EXP_BITS)).astype(np.int64), zero
 
 
-def log_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def log_tables() -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return the logarithms of powers of two and of leading bits, in units of 2**-16 nats.
 
     The logarithm of ``s`` is ``whole[bit_length(s)] + rest[the LOG_BITS bits after the first]``.
     """
-    whole = np.rint((np.arange(64) - 1 - EXP_BITS) * np.log(2) * NAT).astype(np.int64)
+    whole = np.rint((np.arange(64) - 1 - EXP_BITS) * np.log(2) * NAT).astype(np.int32)
     middles = (np.arange(1 << LOG_BITS) + 0.5) / (1 << LOG_BITS)
-    return whole, np.rint(np.log1p(middles) * NAT).astype(np.int64)
+    return whole, np.rint(np.log1p(middles) * NAT).astype(np.int32)
 
 
 class ClassesLoss:
@@ -168,12 +168,7 @@ class ClassesLoss:
         relative = np.clip(scores - self._reference + self._zero, 0, len(self._exp) - 1)
         mass = np.maximum(self._exp[relative].sum(axis=0), 1)
         bit_length = _bit_length(mass)
-        # The leading one drops out of the mask; numbers with fewer bits are shifted up.
-        aligned = np.where(
-            bit_length > LOG_BITS,
-            mass >> np.maximum(bit_length - 1 - LOG_BITS, 0),
-            mass << np.maximum(LOG_BITS + 1 - bit_length, 0),
-        )
+        aligned = (mass << (63 - bit_length)) >> (62 - LOG_BITS)  # from the leading one on
         logarithm = self._whole[bit_length] + self._rest[aligned & ((1 << LOG_BITS) - 1)]
         of_target = relative[self._targets, np.arange(len(self._targets))] - self._zero
         losses = np.maximum(logarithm - of_target * (NAT // SCORE_STEPS), 0)
