@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 from typing import Any
+from typing import Final
 from typing import Literal
 
 import pydantic
@@ -23,28 +24,33 @@ from optuna_wnn.genome import Dimension
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.schedule import AdaptiveScaling
 from optuna_wnn.schedule import EarlyStopping
+from optuna_wnn.strict_yaml import parse_yaml
+from optuna_wnn.strict_yaml import read_yaml
+from optuna_wnn.strict_yaml import yaml_reason
 
+
+_MOST: Final = 1 << 16  # neurons of a cluster: what every evaluator can count
 
 Count = Annotated[int, Field(ge=1, strict=True)]
-Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[int, Field(ge=0, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Improvement = Annotated[float, Field(ge=0, strict=True)]
 
 
 def _range(value: Any) -> Any:
     pair = [value, value] if isinstance(value, int) else value
     numbers = isinstance(pair, list | tuple) and [type(n) for n in pair] == [int, int]
-    if not numbers or not 1 <= pair[0] <= pair[1]:
-        raise ValueError("give one number from 1 on, or [lowest, highest]")
+    if not numbers or not 1 <= pair[0] <= pair[1] <= _MOST:
+        raise ValueError(f"give one number from 1 to {_MOST}, or [lowest, highest]")
     return tuple(pair)
 
 
 Range = Annotated[tuple[int, int], pydantic.BeforeValidator(_range)]
 Method = Literal["ga", "ts"]
 
-_MOST_FILE_BYTES = 1 << 20
-
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TaskSection(BaseModel):
@@ -67,6 +73,20 @@ class SpaceSection(_Section):
     bits: Range = (4, 16)
     start_neurons: Count | None = None
     start_bits: Count | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check_start(self) -> SpaceSection:
+        starts = (
+            ("neurons", self.neurons, self.start_neurons),
+            ("bits", self.bits, self.start_bits),
+        )
+        for name, (low, high), start in starts:
+            if start is not None and not low <= start <= high:
+                raise InputError(
+                    f"space.start_{name}: {start} is outside space.{name}, [{low}, {high}]; "
+                    "change one of them"
+                )
+        return self
 
 
 class FitnessSection(_Section):
@@ -104,7 +124,7 @@ class ScalingSection(_Section):
 
     check_interval: Count = 5
     patience: Count = 1
-    min_improvement: Annotated[float, Field(ge=0)] = 0.001
+    min_improvement: Improvement = 0.001
     population: tuple[float, float] = (1.15, 1.3)
     mutation: tuple[float, float] = (1.5, 2.0)
 
@@ -118,15 +138,15 @@ class SearchSection(_Section):
 
     trials: Count = 200
     patience: Count | None = None
-    min_generations: Annotated[int, Field(ge=0, strict=True)] = 3
-    min_improvement: Annotated[float, Field(ge=0)] = 0.001
-    refine_steps: Annotated[int, Field(ge=0, strict=True)] = 0
+    min_generations: NonNegative = 3
+    min_improvement: Improvement = 0.001
+    refine_steps: NonNegative = 0
     population_size: Annotated[int, Field(ge=2, strict=True)] = 20
     tournament_size: Count = 3
     crossover_rate: Share = 0.8
     mutation_rate: Share = 0.1
     n_neighbors: Count = 20
-    tabu_tenure: Annotated[int, Field(ge=0, strict=True)] = 10
+    tabu_tenure: NonNegative = 10
     n_sources: Count = 1
 
     @property
@@ -145,6 +165,13 @@ class PhaseSection(SearchSection):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @pydantic.field_validator("free")
+    @classmethod
+    def _each_once(cls, value: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
+        if not value or len(set(value)) < len(value):
+            raise ValueError("name at least one dimension, and each once")
+        return value
 
     @property
     def label(self) -> str:
@@ -214,18 +241,21 @@ class RunConfig(_Section):
             self.scaling.build()
         for i, phase in enumerate(self.phases):
             if phase.method == "ts" and phase.n_sources > phase.n_neighbors:
+                common = phase.n_sources == self.search.n_sources
                 raise InputError(
-                    f"phases.{i}.n_sources: {phase.n_sources} is above n_neighbors, "
-                    f"{phase.n_neighbors}; lower it"
+                    f"{'search' if common else f'phases.{i}'}.n_sources: {phase.n_sources} is "
+                    f"above n_neighbors, {phase.n_neighbors}; lower it"
                 )
-            if not phase.free:
-                raise InputError(f"phases.{i}.free: nothing is free; name a dimension")
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Return what makes the run what it is: all but where and by what it is run."""
+        """Return what makes the run what it is: all but where and by what it is run.
+
+        Where the data lies is left out as well: what it is, is known by its digest.
+        """
         document = self.model_dump(mode="json", exclude={"name", "storage", "backend", "threads"})
         document["task"] = {"kind": self.task.kind, **self.task.options}
+        document["task"].pop("path", None)
         del document["search"]  # the phases have it
         return document
 
@@ -242,18 +272,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             names the file, the path of the key, and the remedy.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_FILE_BYTES + 1)
-        if len(content) > _MOST_FILE_BYTES:
-            raise InputError(f"{path}: over {_MOST_FILE_BYTES >> 20} MiB is no configuration")
-        document = yaml.safe_load(content.decode())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path}: not valid YAML: {_yaml_reason(error)}") from error
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise InputError(f"{path}: a mapping of keys is needed, such as 'name: my-run'")
     for override in overrides:
@@ -281,15 +300,15 @@ def _override(document: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise InputError(f"--set {override}: give it as key=value, such as --set seed=1")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise InputError(f"--set {key}: {text!r} is not valid YAML") from error
+        raise InputError(f"--set {key}: not valid YAML: {yaml_reason(error)}") from error
     *parents, last = key.split(".")
     place: Any = document
     for i, name in enumerate([*parents, last]):
         is_last = i == len(parents)
         if isinstance(place, list):
-            if not name.isdigit() or int(name) >= len(place):
+            if not name.isdecimal() or int(name) >= len(place):
                 where = ".".join(key.split(".")[: i + 1])
                 raise InputError(f"--set {where}: there are {len(place)} of them, from 0")
             if is_last:
@@ -308,20 +327,16 @@ def _override(document: dict[str, Any], override: str) -> None:
             raise InputError(f"--set {key}: {where} is a single value and has no {name!r}")
 
 
-def _yaml_reason(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-    return f"{where}{problem}"
-
-
 def _reason(error: pydantic.ValidationError) -> str:
     """Return one line for the first thing that is wrong, and how many more there are."""
     problems = error.errors(include_url=False)
     # What a wrong ``search`` key does to every phase is said once, where it stands.
     problems.sort(key=lambda problem: problem["loc"][:1] == ("phases",))
     first = problems[0]
-    path = ".".join(map(str, first["loc"]))
+    location = first["loc"]
+    if location[:1] == ("memory",):  # what follows names members of unions
+        location = location[:2]
+    path = ".".join(map(str, location))
     kind, given = first["type"], first.get("input")
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
@@ -331,7 +346,7 @@ def _reason(error: pydantic.ValidationError) -> str:
     elif kind == "missing":
         text = f"{path}: this key is needed; add it"
     elif kind == "string_pattern_mismatch":
-        text = f"{path}: {given!r} is no name; use letters, digits, '.', '_' and '-'"
+        text = f"{path}: {_shown(given)} is no name; use up to 100 letters, digits, '.', '_', '-'"
     else:
         wanted = _WANTED.get(kind, first["msg"].removeprefix("Value error, "))
         text = f"{path}: {wanted[:1].lower()}{wanted[1:]} (it is {_shown(given)})"
@@ -344,6 +359,9 @@ _WANTED = {
     "model_type": "a mapping of keys is needed",
     "dataclass_type": "a mapping of keys is needed",
     "too_short": "at least one is needed",
+    "string_type": "text is needed; put it in quotes",
+    "int_type": "a whole number is needed",
+    "float_type": "a number is needed",
 }
 
 

@@ -26,6 +26,10 @@ _CELL_BITS: Final[dict[MemoryMode, int]] = {
 }
 
 
+def _is_temperature(value: float | str) -> bool:
+    return value == "fit" or 0 < float(value) < math.inf
+
+
 @dataclass(frozen=True)
 class MemorySettings:
     """What a cell holds, how it votes, and which examples the fitness is measured on.
@@ -81,7 +85,7 @@ class MemorySettings:
             ("empty_value", 0 <= self.empty_value <= 1, "in [0, 1]"),
             ("prior", 0 < self.prior < math.inf, "above 0"),
             ("sample_rate", 0 < self.sample_rate <= 1, "in (0, 1]"),
-            ("temperature", self.temperature == "fit" or float(self.temperature) > 0, "above 0"),
+            ("temperature", _is_temperature(self.temperature), "above 0, or fit"),
             ("blocks", self.blocks >= 2, "at least 2"),
         )
         for name, holds, wanted in ranges:

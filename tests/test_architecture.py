@@ -17,7 +17,7 @@ FLOORS = [
     rooms.split()
     for rooms in (
         "errors",
-        "genome memory variation fitness schedule store workers config tasks",
+        "genome memory variation fitness schedule store workers strict_yaml config tasks",
         "space evaluators network report",
         "samplers",
         "phases sweep",
@@ -34,6 +34,7 @@ SAME_FLOOR = {
     ("config", "fitness"),
     ("config", "schedule"),
     ("config", "memory"),
+    ("config", "strict_yaml"),
     ("network", "evaluators"),
     ("sweep", "phases"),
 }
