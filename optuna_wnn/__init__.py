@@ -14,6 +14,7 @@ from optuna_wnn.samplers import WNNGeneticSampler
 from optuna_wnn.samplers import WNNTabuSearchSampler
 from optuna_wnn.space import GenomeSpace
 from optuna_wnn.space import genome
+from optuna_wnn.space import set_genome
 from optuna_wnn.store import open_storage
 from optuna_wnn.tasks import load_task
 
@@ -34,4 +35,5 @@ __all__ = [
     "genome",
     "load_task",
     "open_storage",
+    "set_genome",
 ]

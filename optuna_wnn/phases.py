@@ -39,10 +39,12 @@ from optuna_wnn.schedule import Threshold
 from optuna_wnn.schedule import best_so_far
 from optuna_wnn.schedule import should_stop
 from optuna_wnn.space import GenomeSpace
+from optuna_wnn.space import set_genome
 from optuna_wnn.store import Child
 from optuna_wnn.tasks import Task
 from optuna_wnn.tasks import load_task
 from optuna_wnn.workers import is_gone
+from optuna_wnn.workers import this_worker
 
 
 DIRECTIONS: Final = ("minimize", "maximize")
@@ -64,7 +66,7 @@ class Progress:
         most_trials: How many it evaluates at the most.
         best: Cross-entropy and accuracy of its best trial, or ``None`` before the first.
         speed: Trials per second in this process; 0 before the first.
-        event: ``start``, ``trial``, ``generation`` or ``end``.
+        event: ``start``, ``trial``, ``generation`` (a trial that made it full) or ``end``.
         reason: Why it ended; empty before.
     """
 
@@ -78,6 +80,11 @@ class Progress:
     speed: float
     event: str
     reason: str = ""
+
+
+def quieten_optuna() -> None:
+    """Have Optuna log warnings only, not every trial."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class PhasedSearch:
@@ -107,23 +114,16 @@ class PhasedSearch:
         evaluator: Evaluator | None = None,
     ) -> None:
         self.config = config
-        self.storage = storage if storage is not None else store.open_storage(config.storage)
         self.task = task or load_task(config.task.kind, **config.task.options)
+        self.spaces = [self._space(phase) for phase in config.phases]
+        self.evaluator = evaluator or create_evaluator(
+            self.task, config.memory, backend=config.backend, threads=config.threads
+        )
         self._fitness = config.fitness.build()
-        self._evaluator = evaluator
         self._watch: Callable[[Progress], None] = lambda progress: None
         self._thresholds: dict[int, Threshold] = {}
-        self.spaces = [self._space(phase) for phase in config.phases]
-
-    @property
-    def evaluator(self) -> Evaluator:
-        """What evaluates genomes."""
-        if self._evaluator is None:
-            config = self.config
-            self._evaluator = create_evaluator(
-                self.task, config.memory, backend=config.backend, threads=config.threads
-            )
-        return self._evaluator
+        # Last, so that a mistake in what comes before leaves no database behind.
+        self.storage = storage if storage is not None else store.open_storage(config.storage)
 
     def watch(self, watcher: Callable[[Progress], None]) -> None:
         """Have ``watcher`` called whenever something happened."""
@@ -174,6 +174,7 @@ class PhasedSearch:
                 population_size=phase.population_size,
                 tournament_size=phase.tournament_size,
                 crossover_rate=phase.crossover_rate,
+                crossover=phase.crossover,
                 mutation_rate=phase.mutation_rate,
                 threshold=threshold,
                 scaling=scaling,
@@ -300,6 +301,7 @@ class PhasedSearch:
                             Child(0, place, handle=genome.handle, is_seed=True)
                         ),
                         **store.genome_attributes(genome),
+                        **store.cluster_loss_attributes(record.cluster_losses),
                         **_constraint(threshold, -record.losses[1]),
                     },
                 )
@@ -315,13 +317,14 @@ class PhasedSearch:
         return list(reversed(by_genome.values()))
 
     def _close_stale(self, study: optuna.Study) -> None:
-        """Close the running trials of workers that are gone."""
+        """Close the running trials of workers that are gone, and what this one left behind."""
         running = [t for t in store.all_trials(study) if t.state == TrialState.RUNNING]
         workers = [child.worker if child else "" for child in map(_child, running)]
-        others_work = any(worker and not is_gone(worker) for worker in workers)
+        gone = {worker: is_gone(worker) or worker == this_worker() for worker in workers if worker}
+        # One without a name was killed before it took a place, unless it is just starting.
+        gone[""] = all(gone.values())
         for trial, worker in zip(running, workers, strict=True):
-            # One without a name was killed before it took a place, unless it is just starting.
-            if is_gone(worker) if worker else not others_work:
+            if gone[worker]:
                 store.mark_stale(study, trial)
 
     # -- one phase --
@@ -334,23 +337,29 @@ class PhasedSearch:
         pace = _Pace()
         self._tell(index, phase, history, "start", pace)
         while True:
-            reason = self._end(phase, study, sampler, history)
+            reason = self._end(index, phase, study, sampler, history)
             if reason:
                 break
-            newest = history.newest
             self._evaluate_one(index, phase, study, history)
             pace.count()
-            event = "generation" if history.newest > newest else "trial"
+            event = "generation" if sampler.is_full(study, history.newest) else "trial"
             self._tell(index, phase, history, event, pace)
         self._finish(index, study, history, reason)
         self._tell(index, phase, history, "end", pace, reason)
 
     def _end(
-        self, phase: PhaseSection, study: optuna.Study, sampler: GenomeSampler, history: History
+        self,
+        index: int,
+        phase: PhaseSection,
+        study: optuna.Study,
+        sampler: GenomeSampler,
+        history: History,
     ) -> str:
         """Return why the phase ends now, or nothing."""
         if history.n_finished() - len(history.seeds()) >= phase.trials:
             return f"all {phase.trials} trials"
+        if not _varies(self.spaces[index]) and (history.seeds() or sampler.is_full(study, 0)):
+            return f"{' and '.join(phase.free)} cannot change within the bounds"
         newest = history.newest
         if newest < 1 or history.lost_place() or not sampler.is_full(study, newest):
             return ""
@@ -370,8 +379,7 @@ class PhasedSearch:
             genome, evaluation = self._evaluate(index, phase, trial)
             seconds = time.perf_counter() - started
             child = store.read_child(store.system_attributes(trial))
-            parents = child.parents if child is not None else ()
-            store.write_genome(study, store.trial_id(trial), genome, history.genomes, parents)
+            set_genome(trial, genome, evaluation.cluster_losses)
             threshold = self._thresholds.get(index)
             if threshold is not None:
                 missed = threshold.highest - evaluation.accuracy
@@ -493,6 +501,17 @@ def _constraint(threshold: Threshold | None, accuracy: float) -> dict[str, list[
     return store.constraint_attributes([threshold.highest - accuracy] if threshold else [])
 
 
+def _varies(space: GenomeSpace) -> bool:
+    """Return whether there is more than one value for what is free."""
+    bounds = space.bounds
+    varies = {
+        "neurons": bounds.neurons[0] < bounds.neurons[1],
+        "bits": bounds.bits[0] < bounds.bits[1],
+        "connections": bounds.bits[0] < int(bounds.visible_inputs.max()),
+    }
+    return any(varies[dimension] for dimension in space.free)
+
+
 def _child(trial: FrozenTrial) -> Child | None:
     return store.read_child(trial.system_attrs)
 
@@ -503,8 +522,10 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
         for key in [*old, *(key for key in new if key not in old)]:
             inner = f"{path}.{key}" if path else str(key)
             yield from _differences(old.get(key), new.get(key), inner)
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for i, (before, now) in enumerate(zip(old, new, strict=True)):
+    elif isinstance(old, list) and isinstance(new, list):
+        for i, (before, now) in enumerate(zip(old, new, strict=False)):
             yield from _differences(before, now, f"{path}.{i}")
+        if len(old) != len(new):
+            yield f"{path} had {len(old)} entries, has {len(new)}"
     elif old != new:
         yield f"{path} was {json.dumps(old)}, is {json.dumps(new)}"

@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import IntDistribution
-from optuna.storages import BaseStorage
+from optuna.trial import BaseTrial
 from optuna.trial import FrozenTrial
 from optuna.trial import Trial
 
@@ -115,29 +115,40 @@ class GenomeSpace:
             bits=None if "bits" in self.free else self.start[1],
         )
 
-    def suggest(self, trial: Trial | FrozenTrial) -> Genome:
+    def seeded(self, handle: int) -> Genome:
+        """Return the genome that a number seeds where no sampler of this package gives one."""
+        return self.sample(np.random.default_rng(handle))
+
+    def suggest(self, trial: BaseTrial) -> Genome:
         """Return the genome of a trial.
 
         Under this package's samplers it is the one that the sampler gave out. Under any other,
         the parameter ``genome`` seeds random wiring, and the free neuron and bit counts are
         parameters of their own (where there are at most 16; else the seed decides them too).
+        Parameters that were fixed by hand, as ``enqueue_trial`` does, are obeyed. A finished
+        trial gives the genome that it was evaluated with.
 
         Args:
-            trial: A running trial, or an ``optuna.trial.FixedTrial``.
+            trial: A running trial, a finished one, or an ``optuna.trial.FixedTrial``.
 
         Raises:
-            InputError: If the study already has another space.
+            InputError: If the study already has another space, or the genome of a finished trial
+                can only be read with its study (see :func:`optuna_wnn.genome`).
         """
-        study = getattr(trial, "study", None)
-        if study is not None:
-            self._remember(study)
+        if isinstance(trial, Trial):
+            self._remember(trial.study)
         handle = trial.suggest_int(store.GENOME_PARAMETER, 0, 2**HANDLE_BITS)
-        given = store.read_genome(trial) if isinstance(trial, Trial) else None
-        genome = given or self.sample(np.random.default_rng(handle))
+        given = store.read_genome(trial) if isinstance(trial, Trial | FrozenTrial) else None
+        child = store.read_child(store.system_attributes(trial)) if given else None
+        # Fresh from the sampler, it obeys the parameters. Later calls find it as it was left.
+        is_fresh = given is None or (child is not None and child.handle == given.handle)
+        genome = given
+        if genome is None or (is_fresh and child is not None and child.handle != handle):
+            genome = self.seeded(handle)
         counts = {"neurons": genome.neurons.copy(), "bits": genome.bits.copy()}
         for name, dimension, k, (low, high) in self.counts():
             counts[dimension][k] = trial.suggest_int(name, low, high)
-        if any((counts[d] != getattr(genome, d)).any() for d in ("neurons", "bits")):
+        if is_fresh and any((counts[d] != getattr(genome, d)).any() for d in counts):
             # Another sampler, or parameters that were fixed by hand.
             rng = np.random.default_rng(handle)
             genome = resize(genome, counts["neurons"], counts["bits"], self.bounds, rng)
@@ -199,8 +210,7 @@ class GenomeSpace:
         return None if text is None else cls.from_json(text)
 
     def _remember(self, study: optuna.Study) -> None:
-        seen = _SEEN.setdefault(store.storage_of(study), {})
-        if seen.get(study.study_name) == self:
+        if _SEEN.get(study) == self:
             return
         known = self.read(study)
         if known is None:
@@ -210,11 +220,11 @@ class GenomeSpace:
                 f"study {study.study_name}: it searches another space; start a new study for "
                 "other bounds"
             )
-        seen[study.study_name] = self
+        _SEEN[study] = self
 
 
-# Per storage and study name the space that is known to be stored there: saves a query a trial.
-_SEEN: weakref.WeakKeyDictionary[BaseStorage, dict[str, GenomeSpace]] = weakref.WeakKeyDictionary()
+# Per study object the space that is known to be stored there: saves a query a trial.
+_SEEN: weakref.WeakKeyDictionary[optuna.Study, GenomeSpace] = weakref.WeakKeyDictionary()
 
 
 def genome(trial: Trial | FrozenTrial, study: optuna.Study | None = None) -> Genome:
@@ -236,3 +246,25 @@ def genome(trial: Trial | FrozenTrial, study: optuna.Study | None = None) -> Gen
             "GenomeSpace.suggest"
         )
     return found
+
+
+def set_genome(
+    trial: Trial, genome: Genome, cluster_losses: NDArray[np.float64] | None = None
+) -> None:
+    """Store the genome that a running trial ended with, in place of the one it was given.
+
+    To be called by objectives that change the genome: they refine it, or put the best neurons of
+    each cluster first, so that mutations which drop a neuron drop the worst.
+
+    Args:
+        trial: A trial of an objective that called :meth:`GenomeSpace.suggest`.
+        genome: The genome that the trial's values belong to.
+        cluster_losses: The loss of each cluster, ``float64[K]``, where the loss is a sum over
+            clusters: it lets the genetic sampler take each cluster from the better parent.
+    """
+    study, trial_id = trial.study, store.trial_id(trial)
+    child = store.read_child(store.system_attributes(trial))
+    parents = () if child is None else child.parents
+    store.write_genome(study, trial_id, genome, store.genome_reader(study), parents)
+    if cluster_losses is not None:
+        store.write_cluster_losses(study, trial_id, cluster_losses)

@@ -30,6 +30,7 @@ import optuna
 import sqlalchemy
 import sqlalchemy.event
 import zstandard
+from numpy.typing import NDArray
 from optuna.storages import BaseStorage
 from optuna.storages import GrpcStorageProxy
 from optuna.storages import InMemoryStorage
@@ -50,6 +51,7 @@ GENOME_PARAMETER: Final = "genome"
 _GENOME: Final = "wnn:genome"
 _CHILD: Final = "wnn:child"
 _STALE: Final = "wnn:stale"
+_CLUSTER_LOSSES: Final = "wnn:cluster-losses"
 _STUDY: Final = "wnn:study:"
 _GENERATION: Final = "wnn:generation:"
 _CONSTRAINTS: Final = "constraints"  # what both Optuna 5 and optuna-dashboard 0.21 read
@@ -517,6 +519,22 @@ def child_attributes(child: Child) -> dict[str, str]:
     return {_CHILD: child.to_json()}
 
 
+def write_cluster_losses(study: optuna.Study, trial_id: int, losses: NDArray[np.float64]) -> None:
+    """Store the loss of each cluster, ``float64[K]``, with a running trial."""
+    study._storage.set_trial_system_attr(trial_id, _CLUSTER_LOSSES, losses.tolist())
+
+
+def cluster_loss_attributes(losses: NDArray[np.float64] | None) -> dict[str, list[float]]:
+    """Return the system attributes that hold the loss of each cluster, for ``create_trial``."""
+    return {} if losses is None else {_CLUSTER_LOSSES: losses.tolist()}
+
+
+def read_cluster_losses(attributes: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """Return the loss of each cluster in a trial's system attributes, or ``None``."""
+    losses = attributes.get(_CLUSTER_LOSSES)
+    return None if losses is None else np.asarray(losses, np.float64)
+
+
 def mark_stale(study: optuna.Study, trial: FrozenTrial) -> None:
     """Close a running trial whose worker is gone, so that its place is given out again."""
     study._storage.set_trial_system_attr(trial._trial_id, _STALE, True)
@@ -571,15 +589,15 @@ def read_generations(study: optuna.Study) -> dict[int, list[Any]]:
     }
 
 
-def storage_of(study: optuna.Study) -> BaseStorage:
-    """Return the storage that a study lives in."""
-    return study._storage
+def identity(study: optuna.Study) -> tuple[int, int]:
+    """Return what names a study within this process for as long as its storage is open."""
+    return id(study._storage), study._study_id
 
 
 # -- storages ------------------------------------------------------------------------------------
 
 
-def open_storage(url: str) -> BaseStorage:
+def open_storage(url: str, *, must_exist: bool = False) -> BaseStorage:
     """Open a storage by its URL.
 
     SQLite is opened in WAL mode with ``synchronous=NORMAL``: a trial then costs no wait for the
@@ -589,11 +607,15 @@ def open_storage(url: str) -> BaseStorage:
         url: ``sqlite:///FILE``, ``postgresql+psycopg://…``, ``mysql+pymysql://…`` or any other
             database that SQLAlchemy speaks; ``journal:///FILE`` or ``redis://…`` for Optuna's
             journal; ``grpc://HOST:PORT`` for its proxy; ``memory:`` for none.
+        must_exist: Whether a file that is not there is a mistake; else it is created.
 
     Raises:
         InputError: If there is no such kind of storage, or it cannot be reached.
     """
     try:
+        file = _file_of(url)
+        if must_exist and file and not os.path.exists(file):
+            raise FileNotFoundError(f"there is no file {file}")
         return _opened(url)
     except Exception as error:  # each driver has its own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -603,6 +625,14 @@ def open_storage(url: str) -> BaseStorage:
             f"storage {masked(url)}: it cannot be opened ({reason}); check the URL, that the "
             "server runs, and that its driver is installed"
         ) from error
+
+
+def _file_of(url: str) -> str:
+    """Return the path of the file that a storage lives in, or nothing."""
+    if url.startswith("journal:///"):
+        return url.removeprefix("journal:///")
+    database = sqlalchemy.engine.make_url(url).database if url.startswith("sqlite") else None
+    return "" if database in (None, ":memory:") else database
 
 
 def _opened(url: str) -> BaseStorage:

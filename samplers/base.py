@@ -21,17 +21,18 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_wnn import store
+from optuna_wnn.errors import InputError
 from optuna_wnn.fitness import Fitness
 from optuna_wnn.fitness import FitnessCalculatorType
 from optuna_wnn.genome import Genome
 from optuna_wnn.samplers.history import History
+from optuna_wnn.samplers.history import Record
 from optuna_wnn.samplers.history import losses_of
 from optuna_wnn.samplers.parameters import conforms
 from optuna_wnn.samplers.parameters import random_value
 from optuna_wnn.schedule import AdaptiveScaling
 from optuna_wnn.schedule import Plan
 from optuna_wnn.schedule import Threshold
-from optuna_wnn.schedule import best_so_far
 from optuna_wnn.schedule import plan
 from optuna_wnn.space import GENOME_DISTRIBUTION
 from optuna_wnn.space import GenomeSpace
@@ -40,7 +41,7 @@ from optuna_wnn.workers import this_worker
 
 
 _SEED: Final = "seed"
-_ATTEMPTS: Final = 64  # draws of a genome that the study does not have yet
+_ATTEMPTS: Final = 128  # draws of a genome that the study does not have yet
 _MOST_STUDIES: Final = 8  # studies that a sampler remembers at a time
 _MOST_IN_FLIGHT: Final = 4096  # running trials whose genome is kept in memory
 
@@ -51,7 +52,7 @@ class Start:
 
     Attributes:
         plan: Threshold, level, population and mutation rate of the generation.
-        best: The lowest loss of each objective after each generation before, ``float64[g, m]``.
+        best: The lowest loss of each objective before the generation, ``float64[m]``.
         state: What the algorithm itself knows.
     """
 
@@ -106,6 +107,8 @@ class GenomeSampler(BaseSampler, abc.ABC):
         threshold: Threshold | None,
         scaling: AdaptiveScaling | None,
     ) -> None:
+        if seed is not None and seed < 0:
+            raise InputError(f"{type(self).__name__}: seed is {seed}, but must be at least 0")
         self._seed = seed
         self._population = population
         self._mutation_rate = mutation_rate
@@ -113,7 +116,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
         self._scaling = scaling
         self._fitness = Fitness.of(fitness)
         self._entropy = np.random.SeedSequence(seed)
-        self._studies: dict[tuple[int, str], KnownStudy] = {}  # least recently used first
+        self._studies: dict[tuple[int, int], KnownStudy] = {}  # least recently used first
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -173,9 +176,19 @@ class GenomeSampler(BaseSampler, abc.ABC):
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Give the trial its place in the history and, if the space is known, its genome."""
         known = self._known(study)
+        if known.history.is_over(trial.number):
+            # The study was deleted, and another one made in its place.
+            known = self._known(study, anew=True)
         with known.lock:
             known.history.look(trial.number)
-            self._take_place(known, study, trial)
+            child = store.read_child(trial.system_attrs)
+            if child is None:
+                self._take_place(known, study, trial)
+            else:  # a copy of a trial whose worker died, as Optuna's retry callback makes it
+                child = replace(child, worker=this_worker())
+                known.history.take(trial.number, child)
+                store.write_child(study, store.trial_id(trial), child)
+                self._hold(known, trial, child, self._fixed_genome(known, trial))
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -203,13 +216,11 @@ class GenomeSampler(BaseSampler, abc.ABC):
         known = self._known(study)
         with known.lock:
             child, genome = self._placed(known, study, trial)
-            if (
-                genome is None
-                and param_name == store.GENOME_PARAMETER
-                and param_distribution == GENOME_DISTRIBUTION
-            ):
+            is_genome = (
+                param_name == store.GENOME_PARAMETER and param_distribution == GENOME_DISTRIBUTION
+            )
+            if genome is None and (is_genome or _fixed_handle(trial) is not None):
                 # The first trial of a study: the objective has only now told the space.
-                known.space = known.space or GenomeSpace.read(study)
                 child, genome = self._give_out(known, study, trial, child)
             if genome is not None and known.space is not None:
                 shown = known.space.parameters(genome)
@@ -254,10 +265,12 @@ class GenomeSampler(BaseSampler, abc.ABC):
 
     # -- places --
 
-    def _known(self, study: optuna.Study) -> KnownStudy:
+    def _known(self, study: optuna.Study, anew: bool = False) -> KnownStudy:
         with self._lock:
-            key = id(store.storage_of(study)), study.study_name
-            known = self._studies.pop(key, None) or KnownStudy(study)
+            key = store.identity(study)
+            known = self._studies.pop(key, None)
+            if known is None or anew:
+                known = KnownStudy(study)
             self._studies[key] = known
             while len(self._studies) > _MOST_STUDIES:
                 self._studies.pop(next(iter(self._studies)))
@@ -265,26 +278,29 @@ class GenomeSampler(BaseSampler, abc.ABC):
 
     def _take_place(self, known: KnownStudy, study: optuna.Study, trial: FrozenTrial) -> None:
         """Take a free place; give way and take another if some other worker took it as well."""
-        history = known.history
+        history, skip = known.history, 0
         while True:
-            generation, index = self._free_place(known)
+            generation, index = self._free_place(known, skip)
             child, genome = self._made(known, study, trial, generation, index)
             history.take(trial.number, child)
             store.write_child(study, store.trial_id(trial), child)
-            # Of two workers that write before they look, at least one sees the other.
-            history.look_ahead(trial.number)
-            if not history.is_contested(trial.number, child):
+            # Of two workers that write before they look, at least one sees the other. If both
+            # do, both give way, each to another place.
+            history.look_ahead(trial.number, known.in_flight)
+            rivals = history.rivals(trial.number, child)
+            if not rivals:
                 break
+            skip = sum(rival < trial.number for rival in rivals)
         self._keep(known, study, trial, child, genome)
         self._write_plan(known, study, child.generation)
 
-    def _free_place(self, known: KnownStudy) -> tuple[int, int]:
+    def _free_place(self, known: KnownStudy, skip: int) -> tuple[int, int]:
         history = known.history
         lost = history.lost_place()
         if lost is not None:
             return lost
         generation = max(history.newest, 0)
-        index = history.free_index(generation, self._size(known, generation))
+        index = history.free_index(generation, self._size(known, generation), skip)
         return (generation + 1, 0) if index is None else (generation, index)
 
     def _made(
@@ -302,7 +318,12 @@ class GenomeSampler(BaseSampler, abc.ABC):
 
         child, make = self._conceive(known, generation, index, draw)
         child = replace(child, worker=this_worker())
-        if make is None or store.GENOME_PARAMETER in store.fixed_parameters(trial):
+        if store.fixed_parameters(trial):  # the trial does not make the move that it was given
+            child = replace(child, attribute=None, reverse=None)
+        genome = self._fixed_genome(known, trial)
+        if genome is not None:
+            return replace(child, handle=genome.handle), genome
+        if make is None:
             return child, None
         # A genome that the study has already is not evaluated again, unless it has them all.
         for attempt in range(_ATTEMPTS):
@@ -311,9 +332,26 @@ class GenomeSampler(BaseSampler, abc.ABC):
                 break
         return replace(child, worker=this_worker()), genome
 
+    def _fixed_genome(self, known: KnownStudy, trial: FrozenTrial) -> Genome | None:
+        """Return the genome that a trial has before it starts.
+
+        One that is stored with it; or the one that its fixed parameter ``genome`` names, if the
+        study has evaluated it; or else the one that this number seeds, as it would under any
+        other sampler.
+        """
+        reader, handle = known.history.genomes, _fixed_handle(trial)
+        stored = reader.unpack(trial.system_attrs, f"trial {trial.number}")
+        if stored is not None or handle is None or known.space is None:
+            return stored
+        number = known.history.trial_of(handle)
+        return known.space.seeded(handle) if number is None else reader.read(number)
+
     def _give_out(
         self, known: KnownStudy, study: optuna.Study, trial: FrozenTrial, child: Child
     ) -> tuple[Child, Genome | None]:
+        if known.space is None:
+            known.space = GenomeSpace.read(study)
+            known.starts.clear()  # only trials with a genome can have children now
         if known.space is None:
             return child, None
         child, genome = self._made(known, study, trial, child.generation, child.index)
@@ -333,6 +371,11 @@ class GenomeSampler(BaseSampler, abc.ABC):
         if genome is not None:
             reader = known.history.genomes
             store.write_genome(study, store.trial_id(trial), genome, reader, child.parents)
+        self._hold(known, trial, child, genome)
+
+    def _hold(
+        self, known: KnownStudy, trial: FrozenTrial, child: Child, genome: Genome | None
+    ) -> None:
         known.in_flight[trial.number] = child, genome
         while len(known.in_flight) > _MOST_IN_FLIGHT:
             known.in_flight.pop(next(iter(known.in_flight)))
@@ -343,8 +386,9 @@ class GenomeSampler(BaseSampler, abc.ABC):
         """Return the place and the genome of a running trial, from the storage if need be."""
         if trial.number not in known.in_flight:
             stored = store.trial_by_number(study, trial.number) or trial
-            child = store.read_child(stored.system_attrs) or Child(0, 0)
-            known.in_flight[trial.number] = child, store.read_genome(stored, study)
+            child = store.read_child(stored.system_attrs) or known.history.outside(trial.number)
+            genome = known.history.genomes.unpack(stored.system_attrs, f"trial {trial.number}")
+            self._hold(known, trial, child, genome)
         return known.in_flight[trial.number]
 
     # -- randomness --
@@ -355,7 +399,15 @@ class GenomeSampler(BaseSampler, abc.ABC):
         """Return the random numbers of one place of the history."""
         if known.seed is None:
             known.seed = self._study_seed(study)
-        return np.random.default_rng([known.seed, child.generation, child.index, *key])
+        place = (child.generation, child.index, *key)
+        return np.random.default_rng(np.random.SeedSequence(known.seed, spawn_key=place))
+
+    # -- what is known when a generation starts --
+
+    def _parents(self, known: KnownStudy, generation: int) -> list[Record]:
+        """Return the records of a generation that can have children."""
+        records = known.history.generation(generation)
+        return [r for r in records if known.space is None or r.final_handle >= 0]
 
     def _start(self, known: KnownStudy, generation: int) -> Start:
         """Return what is known when a generation starts; a late straggler has it redone."""
@@ -369,14 +421,15 @@ class GenomeSampler(BaseSampler, abc.ABC):
     def _next_start(self, known: KnownStudy) -> Start:
         generation = len(known.starts)
         before = known.starts[-1] if known.starts else None
-        if before is None:
-            best = np.zeros((0, len(known.history.study.directions)))
-        else:
+        best = np.full(known.history.n_objectives, np.inf)
+        if before is not None:
             losses = losses_of(known.history.generation(generation - 1))
-            best = best_so_far([*before.best[-1:, None], losses])[-1:]
-            best = np.concatenate([before.best, np.broadcast_to(best, (1, before.best.shape[1]))])
+            best = np.minimum(before.best, losses.min(axis=0)) if len(losses) else before.best
+        rows = []
+        if self._scaling is not None and before is not None:
+            rows = [*(start.best for start in known.starts[1:]), best]
         settings = self._population, self._mutation_rate, self._threshold, self._scaling
-        now = plan(generation, best, *settings)
+        now = plan(generation, np.array(rows).reshape(len(rows), -1), *settings)
         state = self._derive(known, generation, before.state if before else None, now)
         return Start(now, best, state)
 
@@ -400,9 +453,15 @@ class GenomeSampler(BaseSampler, abc.ABC):
 
     def _fitness_of(self, known: KnownStudy) -> Fitness:
         """Return the order to use: with one objective there is nothing to combine."""
-        if len(known.history.study.directions) == 1:
+        if known.history.n_objectives == 1:
             return _SINGLE
         return self._fitness
+
+
+def _fixed_handle(trial: FrozenTrial) -> int | None:
+    """Return what ``enqueue_trial`` gave for the parameter ``genome``, if anything fitting."""
+    value = store.fixed_parameters(trial).get(store.GENOME_PARAMETER)
+    return int(value) if conforms(GENOME_DISTRIBUTION, value) else None
 
 
 _SINGLE: Final = Fitness(FitnessCalculatorType.CE)

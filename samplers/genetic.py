@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 from typing import Final
+from typing import Literal
+from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 
 from optuna_wnn.errors import InputError
@@ -29,6 +32,9 @@ from optuna_wnn.variation import crossover
 from optuna_wnn.variation import mutate
 
 
+Crossover = Literal["blind", "informed"]
+
+_PATIENCE: Final = 16  # attempts at a new genome between two further mutations
 _WIDTH: Final = 0.1  # standard deviation of an ordinary parameter's mutation, of its range
 
 
@@ -74,6 +80,11 @@ class WNNGeneticSampler(GenomeSampler):
             calculator, or a :class:`~optuna_wnn.Fitness` with weights.
         tournament_size: Parents that compete to have a child; at least 1.
         crossover_rate: Probability that a child has two parents, in [0, 1].
+        crossover: Whether a child takes each cluster from a random parent (``blind``) or from
+            the one whose loss is lower on it (``informed``). The latter is for losses that are
+            sums over clusters, where the objective stores them (:func:`~optuna_wnn.set_genome`);
+            it is the optimal mixing of Thierens and Bosman, "Optimal mixing evolutionary
+            algorithms", GECCO 2011, with the parts given by the loss itself.
         mutation_rate: Probability that a cluster, or an ordinary parameter, mutates, in [0, 1].
         threshold: An accuracy that trials must reach, rising from generation to generation;
             trials store by how much they miss its final bar as an Optuna constraint.
@@ -91,6 +102,7 @@ class WNNGeneticSampler(GenomeSampler):
         fitness: Fitness | FitnessCalculatorType | str = FitnessCalculatorType.CE,
         tournament_size: int = 3,
         crossover_rate: float = 0.8,
+        crossover: Crossover = "blind",
         mutation_rate: float = 0.1,
         threshold: Threshold | None = None,
         scaling: AdaptiveScaling | None = None,
@@ -112,7 +124,13 @@ class WNNGeneticSampler(GenomeSampler):
         for name, value, holds, wanted in ranges:
             if not holds:
                 raise InputError(f"WNNGeneticSampler: {name} is {value}, but must be {wanted}")
+        if crossover not in get_args(Crossover):
+            raise InputError(
+                f"WNNGeneticSampler: crossover is {crossover!r}, but must be one of "
+                f"{', '.join(get_args(Crossover))}"
+            )
         self._tournament_size = tournament_size
+        self._crossover = crossover
         self._crossover_rate = crossover_rate
 
     def _conceive(
@@ -132,12 +150,16 @@ class WNNGeneticSampler(GenomeSampler):
         if space is None:
             return Child(generation, index, numbers), None
 
+        read = known.history.genomes.read
+        family = [read(number) for number in numbers]
+
         def make(attempt: int) -> tuple[Genome, Child]:
             rng = draw(attempt)
-            if numbers:
-                first, second = (known.history.genomes.read(number) for number in numbers)
+            if family:
                 rate = start.plan.mutation_rate
-                genome = self._offspring(first, second, space, rate, rng)
+                genome = self._offspring(family[0], family[1], space, rate, rng)
+                for _ in range(attempt // _PATIENCE):  # ever farther from what is known
+                    genome = mutate(genome, space.bounds, space.free, rate, rng)
             else:
                 genome = space.sample(rng)
             return genome, Child(generation, index, numbers, genome.handle)
@@ -149,8 +171,8 @@ class WNNGeneticSampler(GenomeSampler):
     ) -> list[Record]:
         """Return the parents of a generation, best first."""
         if before is None:
-            return known.history.seeds()
-        pool = {r.number: r for r in [*before, *known.history.generation(generation - 1)]}
+            return [r for r in self._parents(known, 0) if r.child.is_seed]
+        pool = {r.number: r for r in [*before, *self._parents(known, generation - 1)]}
         records = list(pool.values())
         missed = violations_of(records, plan.slack)
         order = self._fitness_of(known).order(losses_of(records), missed)
@@ -162,20 +184,35 @@ class WNNGeneticSampler(GenomeSampler):
 
     def _offspring(
         self,
-        first: Genome,
-        second: Genome,
+        known: KnownStudy,
+        parents: tuple[int, ...],
         space: GenomeSpace,
         rate: float,
         rng: np.random.Generator,
     ) -> Genome:
-        crossed = rng.random() < self._crossover_rate
+        """Return the child of two parents: crossed, mutated, or both."""
+        first, second = (known.history.genomes.read(number) for number in parents)
         child = first
+        crossed = rng.random() < self._crossover_rate
         if crossed:
-            child = crossover(first, second, rng.random(first.n_clusters) < 0.5)
+            blind = rng.random(first.n_clusters) < 0.5
+            child = crossover(first, second, self._better_clusters(known, parents, blind))
         # A crossed child may do without mutation: each cluster then costs nothing to evaluate.
         if crossed and (rng.random(child.n_clusters) >= rate).all():
             return child
         return mutate(child, space.bounds, space.free, rate, rng)
+
+    def _better_clusters(
+        self, known: KnownStudy, parents: tuple[int, ...], blind: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Return which clusters a child takes from its second parent, ``bool[K]``."""
+        if self._crossover == "blind":
+            return blind
+        records = (known.history.record(number) for number in parents)
+        first, second = (r.cluster_losses if r is not None else None for r in records)
+        if first is None or second is None:
+            return blind
+        return np.where(first == second, blind, second < first)
 
     def _parameter(
         self,

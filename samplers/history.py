@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from optuna_wnn import store
 from optuna_wnn.store import Child
 
 
-_MANY: Final = 16  # unseen trials from which on one query for all is faster than one for each
+_MANY: Final = 16  # trials from which on one query for all is faster than one for each
 _OUTSIDE: Final = 1 << 40  # indices of trials that no sampler of this package gave a place
 
 
@@ -37,6 +39,7 @@ class Record:
         params: Its parameters.
         distributions: Their distributions.
         final_handle: Handle of the genome that it ended with; -1 without one.
+        cluster_losses: The loss of each cluster, ``float64[K]``, where it is known.
     """
 
     number: int
@@ -46,6 +49,7 @@ class Record:
     params: Mapping[str, Any]
     distributions: Mapping[str, BaseDistribution]
     final_handle: int = -1
+    cluster_losses: NDArray[np.float64] | None = None
 
 
 def losses_of(records: list[Record]) -> NDArray[np.float64]:
@@ -79,6 +83,7 @@ class History:
         self.study = study
         self.genomes = store.genome_reader(study)
         self._changed: int | None = None  # the lowest generation that got a record of late
+        self.n_objectives = len(study.directions)
         self._signs = [
             -1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in study.directions
         ]
@@ -89,53 +94,59 @@ class History:
         self._records: dict[int, Record] = {}  # by number
         self._generations: dict[int, list[Record]] = {}
         self._taken: dict[int, dict[int, set[int]]] = {}  # generation, index -> live trials
-        self._finished: dict[int, set[int]] = {}  # generation -> trials
-        self._proposed: dict[int, dict[int, int]] = {}  # generation, index -> handle
+        self._finished: dict[int, int] = {}  # generation -> how many trials
+        self._n_finished = 0
+        self._children: dict[int, dict[int, Child]] = {}  # by generation and index
         self._place_of: dict[int, tuple[int, int]] = {}  # the place of every trial
         self._lost: set[tuple[int, int]] = set()  # places whose worker is gone
+        self._genome_of: dict[int, int] = {}  # handle -> the first trial that ended with it
         self._handles: dict[int, int] = {}  # handle -> the first generation that has it
 
     # -- reading the storage --
 
     def look(self, before: int) -> None:
         """Read what is new among the trials whose number is below ``before``."""
-        for number in sorted(self._open):
-            self._read(number)
-        if before - self._next > _MANY:
-            trials = store.all_trials(self.study)
-            for trial in trials[self._next : before]:
-                self._open.add(trial.number)
+        unseen = range(self._next, before)
+        self._open.update(number for number in unseen if number not in self._noted)
+        self._noted = {number for number in self._noted if number >= before}
+        self._next = max(self._next, before)
+        self._read(sorted(self._open))
+
+    def look_ahead(self, number: int, own: Collection[int]) -> None:
+        """Read what other workers did since trial ``number`` started.
+
+        Args:
+            number: The trial.
+            own: Running trials of this process, which need not be read.
+        """
+        self._read(sorted(self._open.difference(own)))
+        if store.trial_by_number(self.study, number + 1) is not None:
+            for trial in store.all_trials(self.study)[number + 1 :]:
                 self.note(trial, trial.state, trial.values)
-            self._next = before
-            self._noted = {number for number in self._noted if number >= before}
-        while self._next < before:
-            if self._next in self._noted:
-                self._noted.remove(self._next)
-            else:
-                self._open.add(self._next)
-                self._read(self._next)
-            self._next += 1
 
-    def look_ahead(self, number: int) -> None:
-        """Read the trials that other workers started since trial ``number`` started."""
-        for other in sorted(self._open):
-            self._read(other)
-        self.look(number)
-        later = number + 1
-        while store.trial_by_number(self.study, later) is not None:
-            self._read(later)
-            later += 1
+    def _read(self, numbers: list[int]) -> None:
+        """Read some trials, in ascending order."""
+        found: Iterable[FrozenTrial | None]
+        if len(numbers) > _MANY:
+            wanted = set(numbers)
+            found = (t for t in store.all_trials(self.study)[numbers[0] :] if t.number in wanted)
+        else:
+            found = (store.trial_by_number(self.study, number) for number in numbers)
+        for trial in found:
+            if trial is not None:
+                self.note(trial, trial.state, trial.values)
 
-    def _read(self, number: int) -> None:
-        trial = store.trial_by_number(self.study, number)
-        if trial is not None:
-            self.note(trial, trial.state, trial.values)
+    def is_over(self, number: int) -> bool:
+        """Return whether a trial is known to have finished."""
+        return number in self._noted or (number < self._next and number not in self._open)
 
     def note(
         self, trial: FrozenTrial, state: TrialState, values: list[float] | None = None
     ) -> None:
         """Take in a trial in a state that it has or is about to have."""
         number = trial.number
+        if self.is_over(number):
+            return
         child = store.read_child(trial.system_attrs)
         if state.is_finished():
             self._open.discard(number)
@@ -144,19 +155,18 @@ class History:
         if child is None:
             if state != TrialState.COMPLETE:
                 return
-            child = Child(max(self._newest, 0), _OUTSIDE + number)
+            child = self.outside(number)
         if store.is_stale(trial.system_attrs):
             self._lose(number, child)
             return
         self.take(number, child)
         if state.is_finished():
-            self._finished.setdefault(child.generation, set()).add(number)
+            self._finished[child.generation] = self._finished.get(child.generation, 0) + 1
+            self._n_finished += 1
         if state == TrialState.COMPLETE and values is not None:
             self._record(trial, child, values)
 
     def _record(self, trial: FrozenTrial, child: Child, values: list[float]) -> None:
-        if trial.number in self._records:
-            return
         self._newest = max(self._newest, child.generation)
         stored = store.stored_handle(trial.system_attrs)
         final = -1 if stored is None else stored
@@ -168,8 +178,11 @@ class History:
             trial.params,
             trial.distributions,
             final,
+            store.read_cluster_losses(trial.system_attrs),
         )
         self._records[trial.number] = record
+        if final >= 0:
+            self._genome_of.setdefault(final, trial.number)
         self._generations.setdefault(child.generation, []).append(record)
         for handle in (child.handle, final):
             known = self._handles.get(handle, child.generation)
@@ -179,16 +192,23 @@ class History:
 
     # -- places --
 
+    def outside(self, number: int) -> Child:
+        """Return the place of a trial that no sampler of this package gave one."""
+        return Child(max(self._newest, 0), _OUTSIDE + number)
+
     def take(self, number: int, child: Child) -> None:
         """Note that a trial takes a place."""
         before = self._place_of.get(number)
         if before is not None and before != (child.generation, child.index):
-            self._taken[before[0]][before[1]].discard(number)
+            left = self._taken[before[0]][before[1]]
+            left.discard(number)
+            if not left:
+                self._lost.add(before)
         self._place_of[number] = child.generation, child.index
         self._newest = max(self._newest, child.generation)
         taken = self._taken.setdefault(child.generation, {})
         taken.setdefault(child.index, set()).add(number)
-        self._proposed.setdefault(child.generation, {})[child.index] = child.handle
+        self._children.setdefault(child.generation, {})[child.index] = child
         self._handles.setdefault(child.handle, child.generation)
         self._lost.discard((child.generation, child.index))
 
@@ -199,9 +219,9 @@ class History:
             self._lost.add((child.generation, child.index))
             self._newest = max(self._newest, child.generation)
 
-    def is_contested(self, number: int, child: Child) -> bool:
-        """Return whether another live trial has the same place."""
-        return bool(self._taken.get(child.generation, {}).get(child.index, set()) - {number})
+    def rivals(self, number: int, child: Child) -> set[int]:
+        """Return the other live trials that have the same place."""
+        return self._taken.get(child.generation, {}).get(child.index, set()) - {number}
 
     @property
     def newest(self) -> int:
@@ -211,25 +231,39 @@ class History:
     def n_finished(self, generation: int | None = None) -> int:
         """Return how many trials of a generation, or of all, finished and were not lost."""
         if generation is not None:
-            return len(self._finished.get(generation, ()))
-        return sum(map(len, self._finished.values()))
+            return self._finished.get(generation, 0)
+        return self._n_finished
 
     def lost_place(self) -> tuple[int, int] | None:
         """Return the first place (generation, index) whose worker is gone, if there is one."""
         return min(self._lost, default=None)
 
-    def free_index(self, generation: int, size: int) -> int | None:
-        """Return the first index below ``size`` that no live trial has in a generation."""
+    def free_index(self, generation: int, size: int, skip: int = 0) -> int | None:
+        """Return the first index below ``size`` that no live trial has in a generation.
+
+        Args:
+            generation: The generation.
+            size: How many places it has.
+            skip: How many of the free ones are left to others.
+        """
         taken = self._taken.get(generation, {})
-        return next((i for i in range(size) if not taken.get(i)), None)
+        free = (i for i in range(size) if not taken.get(i))
+        return next(itertools.islice(free, skip, None), None)
+
+    def siblings(self, generation: int, index: int) -> list[Child]:
+        """Return who took the places below ``index`` in a generation."""
+        return [child for i, child in self._children.get(generation, {}).items() if i < index]
 
     def is_known(self, handle: int, generation: int, index: int) -> bool:
         """Return whether a genome came up before a place: earlier, or at a lower index."""
         first = self._handles.get(handle)
         if first is not None and first < generation:
             return True
-        siblings = self._proposed.get(generation, {})
-        return any(known == handle and i < index for i, known in siblings.items())
+        return any(child.handle == handle for child in self.siblings(generation, index))
+
+    def trial_of(self, handle: int) -> int | None:
+        """Return the first trial that ended with a genome, or ``None``."""
+        return self._genome_of.get(handle)
 
     # -- records --
 
