@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-import optuna
 import rich.console
 from rich.console import Console
 from rich.progress import BarColumn
@@ -23,6 +22,7 @@ from optuna_wnn.config import load_config
 from optuna_wnn.errors import InputError
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.phases import Progress
+from optuna_wnn.phases import quieten_optuna
 from optuna_wnn.store import masked
 from optuna_wnn.store import open_storage
 
@@ -42,11 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = _parser().parse_args(given)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quieten_optuna()
     try:
         chosen.command(chosen)
     except InputError as error:
-        print(f"optuna-wnn: {error}", file=sys.stderr)
+        print(f"optuna-wnn: {_one_line(masked(str(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         again = shlex.join(["optuna-wnn", *map(masked, given)])
@@ -55,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _one_line(text: str) -> str:
+    """Return a text with line breaks and other control characters written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,7 +113,7 @@ def _run(chosen: argparse.Namespace) -> None:
 
 
 def _report(chosen: argparse.Namespace) -> None:
-    storage = open_storage(chosen.storage)
+    storage = open_storage(chosen.storage, must_exist=True)
     summary = report.summarise(storage, chosen.name)
     if chosen.generations:
         _console().print(report.generations_table(storage, chosen.name))
@@ -118,7 +123,7 @@ def _report(chosen: argparse.Namespace) -> None:
 def _export(chosen: argparse.Namespace) -> None:
     if not chosen.path.endswith(".json.gz"):
         raise InputError(f"{chosen.path}: a genome is written as gzipped JSON; name it *.json.gz")
-    genome = report.best_genome(open_storage(chosen.storage), chosen.name)
+    genome = report.best_genome(open_storage(chosen.storage, must_exist=True), chosen.name)
     genome.save(chosen.path)
     print(f"{chosen.path}: {genome}")
 
@@ -179,14 +184,18 @@ class _Display:
         self._bars.update(self._task, completed=progress.n_trials, **fields)
 
     def _line(self, progress: Progress, best: str) -> None:
-        words = [
-            f"[{progress.phase + 1}/{progress.n_phases}] {progress.study}",
-            f"generation {progress.generation}",
-            f"{progress.n_trials}/{progress.most_trials} trials",
-            best,
-            f"{progress.speed:.1f} trials/s",
-            f"ended: {progress.reason}" if progress.reason else "",
-        ]
+        count = f"{progress.n_trials}/{progress.most_trials} trials"
+        generation = f"generation {progress.generation}"
+        speed = f"{progress.speed:.1f} trials/s"
+        words = [f"[{progress.phase + 1}/{progress.n_phases}] {progress.study}"]
+        if progress.event == "generation":
+            words += [generation, count, best, speed]
+        elif progress.event == "end":
+            words += [f"ended: {progress.reason}", best]
+        elif progress.n_trials:
+            words += ["resumes", generation, count, best]
+        else:
+            words += ["starts", best]
         print("  ".join(word for word in words if word), flush=True)
 
 

@@ -102,7 +102,7 @@ def study_names(storage: BaseStorage, run: str) -> list[str]:
         (int(place), name)
         for name in optuna.get_all_study_names(storage=storage)
         for place in [name.removeprefix(f"{run}/").partition("-")[0]]
-        if name.startswith(f"{run}/") and place.isdigit()
+        if name.startswith(f"{run}/") and place.isdecimal()
     ]
     return [name for _, name in sorted(found)]
 
@@ -119,7 +119,7 @@ class PhaseSummary:
         n_trials: How many trials it evaluated.
         seconds: How long they took, all together.
         ended: Why it ended, or ``None`` if it did not.
-        best_trial: Number of its best trial, or ``None`` if it did not end.
+        best_trial: Number of its best trial so far, or ``None`` before the first.
         validation: Cross-entropy and accuracy of that trial, on what guided the search.
         test: The same on the test part, or ``None`` if there is none.
     """
@@ -140,7 +140,7 @@ class RunSummary:
     Attributes:
         name: The run.
         phases: Its phases, as far as they were started.
-        best_phase: Index of the phase whose best trial is best, or ``None`` if none ended.
+        best_phase: Index of the phase whose best trial is best, or ``None`` before the first.
         first_test: Cross-entropy and accuracy of the first random genome on the test part.
         baselines: Cross-entropy that simple models reach on the test part.
     """
@@ -183,11 +183,11 @@ def best_genome(storage: BaseStorage, run: str) -> Genome:
     """Return the best genome of a run.
 
     Raises:
-        InputError: If there is no such run, or none of its phases ended yet.
+        InputError: If there is no such run, or it has no trial yet.
     """
     summary = summarise(storage, run)
     if summary.best_phase is None:
-        raise InputError(f"run {run}: no phase has ended yet; resume it, then export")
+        raise InputError(f"run {run}: it has no trial yet; resume it, then export")
     phase = summary.phases[summary.best_phase]
     study = optuna.load_study(study_name=phase.study, storage=storage)
     assert phase.best_trial is not None
@@ -213,10 +213,16 @@ def _phase(study: optuna.Study) -> PhaseSummary:
         child = store.read_child(trial.system_attrs)
         if child is None or child.is_seed or not trial.state.is_finished():
             continue
-        n_trials += not store.is_stale(trial.system_attrs)
+        if store.is_stale(trial.system_attrs):
+            continue  # it lasts until the next run closed it
+        n_trials += 1
         spent += trial.duration or datetime.timedelta()
     attributes = study.user_attrs
     best = attributes.get(_BEST)
+    if best is None:
+        found = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        order = _fitness(study).order([(t.values[0], -t.values[1]) for t in found])
+        best = found[int(order[0])].number if found else None
     return PhaseSummary(
         study.study_name,
         n_trials,
@@ -306,6 +312,6 @@ def _numbers(pair: tuple[float, float] | None) -> tuple[str, str]:
 
 def _verdict(summary: RunSummary) -> str:
     if summary.best_phase is None:
-        return "No phase has ended yet."
+        return "No trial has ended yet."
     best = summary.phases[summary.best_phase]
     return f"Best: trial {best.best_trial} of {best.study}. CE is in nats per example."

@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import socket
+from typing import Final
 
 import psutil
 
+
+_TOLERANCE: Final = 3.0  # seconds by which a start time moves when the clock is set
 
 @functools.lru_cache(maxsize=1)
 def _named(process: int) -> str:
@@ -21,17 +24,12 @@ def this_worker() -> str:
 
 def is_gone(worker: str) -> bool:
     """Return whether a worker is known to have ended; of other hosts nothing is known."""
-    host, _, rest = worker.rpartition(":")[0].rpartition(":")
+    host, process, started = worker.rsplit(":", 2)
     if host != socket.gethostname():
         return False
     try:
-        return _started(int(rest)) != worker.rpartition(":")[2]
-    except (psutil.NoSuchProcess, ValueError):
+        found = psutil.Process(int(process))
+        is_dead = found.status() == psutil.STATUS_ZOMBIE
+        return is_dead or abs(found.create_time() - float(started)) > _TOLERANCE
+    except psutil.NoSuchProcess:
         return True
-
-
-def _started(process: int) -> str:
-    found = psutil.Process(process)
-    if found.status() == psutil.STATUS_ZOMBIE:
-        raise psutil.NoSuchProcess(process)
-    return f"{found.create_time():.0f}"
