@@ -429,7 +429,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
         if self._scaling is not None and before is not None:
             rows = [*(start.best for start in known.starts[1:]), best]
         settings = self._population, self._mutation_rate, self._threshold, self._scaling
-        now = plan(generation, np.array(rows).reshape(len(rows), -1), *settings)
+        now = plan(generation, np.array(rows).reshape(len(rows), best.size), *settings)
         state = self._derive(known, generation, before.state if before else None, now)
         return Start(now, best, state)
 
@@ -460,7 +460,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
 
 def _fixed_handle(trial: FrozenTrial) -> int | None:
     """Return what ``enqueue_trial`` gave for the parameter ``genome``, if anything fitting."""
-    value = store.fixed_parameters(trial).get(store.GENOME_PARAMETER)
+    value: Any = store.fixed_parameters(trial).get(store.GENOME_PARAMETER)
     return int(value) if conforms(GENOME_DISTRIBUTION, value) else None
 
 
