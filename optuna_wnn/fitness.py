@@ -108,7 +108,7 @@ def non_dominated_ranks(losses: NDArray[np.float64]) -> NDArray[np.int64]:
     left = np.ones(len(losses), bool)
     front = 0
     while left.any():
-        now = left & ~dominates[left].any(axis=0)
+        now: NDArray[np.bool_] = left & ~dominates[left].any(axis=0)
         ranks[now] = front
         left &= ~now
         front += 1
@@ -127,11 +127,10 @@ def crowding_distances(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     for column in losses.T:
         order = np.argsort(column, kind="stable")
         ordered = column[order]
-        span = ordered[-1] - ordered[0]
-        gaps = np.full(len(losses), np.inf)
-        gaps[1:-1] = ordered[2:] - ordered[:-2]
-        if np.isfinite(span) and span > 0:
-            distances[order] += gaps / span
+        if np.isfinite(ordered).all() and ordered[0] < ordered[-1]:
+            gaps = np.full(len(losses), np.inf)
+            gaps[1:-1] = ordered[2:] - ordered[:-2]
+            distances[order] += gaps / (ordered[-1] - ordered[0])
         else:
             distances[order[[0, -1]]] = np.inf
     return distances

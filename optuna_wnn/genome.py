@@ -48,7 +48,9 @@ def segment_indices(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> ND
     """Return ``starts[0], starts[0]+1, …, starts[1], …``: the elements of many runs, in order."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
+    indices: NDArray[np.int64] = np.arange(total, dtype=np.int64)
+    indices += np.repeat(starts - (ends - lengths), lengths)
+    return indices
 
 
 def _starts(lengths: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
@@ -351,7 +353,7 @@ class Genome:
         Raises:
             InputError: If the file cannot be written there.
         """
-        document = {
+        document: dict[str, Any] = {
             "format": _FORMAT,
             "version": _VERSION,
             "digest": self.digest,
@@ -393,7 +395,8 @@ class Genome:
                 "use the optuna-wnn that wrote it"
             )
         try:
-            genome = cls(*(document.get(name) for name in DIMENSIONS))
+            arrays: list[Any] = [document.get(name) for name in DIMENSIONS]
+            genome = cls(*arrays)
         except InputError as error:
             raise InputError(f"{path}: {error}; {remedy}") from error
         for name in ("checksum", "digest"):

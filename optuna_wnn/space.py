@@ -138,8 +138,10 @@ class GenomeSpace:
         if isinstance(trial, Trial):
             self._remember(trial.study)
         handle = trial.suggest_int(store.GENOME_PARAMETER, 0, 2**HANDLE_BITS)
-        given = store.read_genome(trial) if isinstance(trial, Trial | FrozenTrial) else None
-        child = store.read_child(store.system_attributes(trial)) if given else None
+        given = child = None
+        if isinstance(trial, Trial | FrozenTrial):
+            given = store.read_genome(trial)
+            child = store.read_child(store.system_attributes(trial))
         # Fresh from the sampler, it obeys the parameters. Later calls find it as it was left.
         is_fresh = given is None or (child is not None and child.handle == given.handle)
         genome = given

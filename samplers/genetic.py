@@ -150,14 +150,11 @@ class WNNGeneticSampler(GenomeSampler):
         if space is None:
             return Child(generation, index, numbers), None
 
-        read = known.history.genomes.read
-        family = [read(number) for number in numbers]
-
         def make(attempt: int) -> tuple[Genome, Child]:
             rng = draw(attempt)
-            if family:
+            if numbers:
                 rate = start.plan.mutation_rate
-                genome = self._offspring(family[0], family[1], space, rate, rng)
+                genome = self._offspring(known, numbers, space, rate, rng)
                 for _ in range(attempt // _PATIENCE):  # ever farther from what is known
                     genome = mutate(genome, space.bounds, space.free, rate, rng)
             else:

@@ -27,7 +27,6 @@ from optuna_wnn.samplers.parameters import random_value
 from optuna_wnn.schedule import AdaptiveScaling
 from optuna_wnn.schedule import Plan
 from optuna_wnn.schedule import Threshold
-from optuna_wnn.store import GENOME_PARAMETER
 from optuna_wnn.store import Child
 from optuna_wnn.variation import apply_move
 from optuna_wnn.variation import random_move
@@ -36,6 +35,7 @@ from optuna_wnn.variation import random_move
 _Order = Callable[[list[Record]], list[int]]  # of records, best first
 
 _WIDTH: Final = 0.1  # standard deviation of an ordinary parameter's move, of its range
+_PATIENCE: Final = 32  # attempts at a new genome between two further moves
 _DRAWS: Final = 32  # of a move, until one exists
 
 
@@ -147,7 +147,7 @@ class WNNTabuSearchSampler(GenomeSampler):
         if before is None:
             return []
         order = functools.partial(self._order, known, plan.slack)
-        neighbors = known.history.generation(generation - 1)
+        neighbors = self._parents(known, generation - 1)
         if not before:  # the first iteration that starts with something to move from
             starts = [neighbors[i] for i in order(neighbors)[: self._n_sources]]
             return [Source(start, start, {}) for start in starts]
@@ -165,7 +165,8 @@ class WNNTabuSearchSampler(GenomeSampler):
         if not neighbors:
             return source
         if self._n_neighbors == 1:
-            accepted = neighbors[0] if order([*neighbors, source.current])[0] == 0 else None
+            first = order([*neighbors, source.current])[0]
+            accepted = neighbors[first] if first < len(neighbors) else None
         else:
             accepted = self._admissible(order, source, neighbors, iteration)
         if accepted is None:
@@ -218,41 +219,52 @@ class WNNTabuSearchSampler(GenomeSampler):
 
         place = index % len(sources)
         current = sources[place].current
-        if space is None or GENOME_PARAMETER not in current.params:
-            return self._parameter_move(
-                current, Child(generation, index, source=place), draw()
-            ), None
+        child = Child(generation, index, (current.number,), source=place)
+        if space is None or current.final_handle < 0:
+            siblings = known.history.siblings(generation, index)
+            return self._parameter_move(current, child, siblings, draw), None
+        here = known.history.genomes.read(current.number)
 
         def step(attempt: int) -> tuple[Genome, Child]:
-            rng = draw(attempt)
-            genome = known.history.genomes.read(current.number)
-            child = Child(generation, index, (current.number,), source=place)
-            for _ in range(_DRAWS):
-                move = random_move(genome, space.bounds, space.free, rng)
-                if move is not None:
-                    genome = apply_move(genome, move, space.bounds)
-                    child = replace(
-                        child, attribute=move.attribute, reverse=move.reverse_attribute
-                    )
-                    break
-            return genome, replace(child, handle=genome.handle)
+            rng, genome, moved = draw(attempt), here, child
+            for _ in range(1 + attempt // _PATIENCE):  # ever farther from what is known
+                for _ in range(_DRAWS):
+                    move = random_move(genome, space.bounds, space.free, rng)
+                    if move is not None:
+                        genome = apply_move(genome, move, space.bounds)
+                        moved = replace(
+                            child, attribute=move.attribute, reverse=move.reverse_attribute
+                        )
+                        break
+            return genome, replace(moved, handle=genome.handle)
 
-        return Child(generation, index, (current.number,), source=place), step
+        return child, step
 
-    def _parameter_move(self, current: Record, child: Child, rng: np.random.Generator) -> Child:
-        """Return the child with the ordinary parameter that it changes, and to what."""
-        child = replace(child, parents=(current.number,))
+    def _parameter_move(
+        self,
+        current: Record,
+        child: Child,
+        siblings: list[Child],
+        draw: Callable[..., np.random.Generator],
+    ) -> Child:
+        """Return the child with the ordinary parameter that it changes, and to what.
+
+        Where there is a choice, it is not what one of the ``siblings`` does already.
+        """
         names = [name for name, d in sorted(current.distributions.items()) if not d.single()]
         if not names:
             return child
-        name = names[int(rng.integers(len(names)))]
-        distribution, value = current.distributions[name], current.params[name]
-        target = nearby_value(distribution, value, _WIDTH, rng)
-        return replace(
-            child,
-            attribute=("set", name, distribution.to_internal_repr(target)),
-            reverse=("set", name, distribution.to_internal_repr(value)),
-        )
+        made = {sibling.attribute for sibling in siblings if sibling.source == child.source}
+        for attempt in range(_DRAWS):
+            rng = draw(attempt)
+            name = names[int(rng.integers(len(names)))]
+            distribution, value = current.distributions[name], current.params[name]
+            target = nearby_value(distribution, value, _WIDTH, rng)
+            attribute = ("set", name, distribution.to_internal_repr(target))
+            if attribute not in made:
+                break
+        reverse = ("set", name, distribution.to_internal_repr(value))
+        return replace(child, attribute=attribute, reverse=reverse)
 
     def _parameter(
         self,
