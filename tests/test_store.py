@@ -375,7 +375,7 @@ def test_a_genome_too_large_to_store_is_refused(monkeypatch: pytest.MonkeyPatch)
         st.integers(0, 99),
         st.integers(0, 2**41),
         parents=st.lists(st.integers(0, 99)).map(tuple),
-        handle=st.integers(-1, 2**52),
+        handle=st.integers(-1, 2**44),
         source=st.integers(0, 9),
         attribute=st.none() | st.just(("rewire", 3, 1, 2)),
         reverse=st.none() | st.just(("set", "x", 0.5)),
