@@ -1,0 +1,303 @@
+"""Which sampler finds the better wiring: curves of the best so far, scored on held-out data.
+
+Every method gets the same objective, the same number of evaluations and the same seeds; what is
+compared is the loss on the test part, which no method sees, of the genome that each holds for its
+best. ``python benchmarks/search_quality.py --help`` tells the options; the committed figures in
+``docs/search-quality.md`` name the command that made them. Needs scikit-learn, and matplotlib for
+the pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+
+from optuna_wnn import GenomeSpace
+from optuna_wnn import MemorySettings
+from optuna_wnn import WNNGeneticSampler
+from optuna_wnn import WNNTabuSearchSampler
+from optuna_wnn import load_task
+from optuna_wnn.config import RunConfig
+from optuna_wnn.config import parse_config
+from optuna_wnn.evaluators import Evaluator
+from optuna_wnn.evaluators import create_evaluator
+from optuna_wnn.phases import PhasedSearch
+from optuna_wnn.phases import Progress
+from optuna_wnn.store import genome_reader
+from optuna_wnn.tasks import Examples
+from optuna_wnn.tasks import Task
+from optuna_wnn.tasks.base import pack_bits
+
+
+Curve = list[tuple[int, float, float, float]]  # evaluations, seconds, fitness CE, test CE
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "digits": {"neurons": (4, 12), "bits": (4, 10), "start": (8, 8)},
+    "python-docs": {"neurons": (4, 16), "bits": (8, 16), "start": (8, 14)},
+}
+
+
+def digits(seed: int) -> Task:
+    """Return scikit-learn's 8 × 8 digits as 8 thermometer bits per pixel, split anew by seed."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    levels = np.arange(8) * 2 + 1
+    bits = (data.data[:, :, None] >= levels).reshape(len(data.data), -1)
+    order = np.random.default_rng(seed).permutation(len(bits))
+    cuts = np.split(order, [1000, 1347])
+    parts = [Examples(pack_bits(bits[c]), data.target[c].astype(np.int64)) for c in cuts]
+    return Task("digits", "classes", 512, 10, parts[0], parts[1], parts[2], (64, 8))
+
+
+class Recorder:
+    """Follows a search: keeps the best so far and its loss on the test part."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self.curve: Curve = []
+        self._evaluations = 0
+        self._best = np.inf
+        self._started = time.perf_counter()
+        self._scoring = 0.0
+
+    def see(self, cross_entropy: float, genome: Any, evaluations: int = 1) -> None:
+        """Take in one trial; scoring on the test part is not counted as time."""
+        self._evaluations += evaluations
+        if cross_entropy >= self._best:
+            return
+        self._best = cross_entropy
+        started = time.perf_counter()
+        test = self.evaluator.evaluate(genome, "test").cross_entropy
+        self._scoring += time.perf_counter() - started
+        seconds = time.perf_counter() - self._started - self._scoring
+        self.curve.append((self._evaluations, seconds, cross_entropy, test))
+
+    @property
+    def total(self) -> tuple[int, float]:
+        """Evaluations and seconds until now."""
+        return self._evaluations, time.perf_counter() - self._started - self._scoring
+
+
+def one_study(
+    sampler: optuna.samplers.BaseSampler, recorder: Recorder, space: GenomeSpace, budget: int
+) -> None:
+    """Run one sampler on the genome objective."""
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        genome = space.suggest(trial)
+        result = recorder.evaluator.evaluate(genome)
+        recorder.see(result.cross_entropy, genome)
+        return result.cross_entropy, result.accuracy
+
+    study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
+    study.optimize(objective, n_trials=budget)
+
+
+def pipeline(
+    recorder: Recorder, config: RunConfig, task: Task, evaluations_per_trial: int
+) -> None:
+    """Run the six phases on the same budget."""
+    search = PhasedSearch(
+        config, optuna.storages.InMemoryStorage(), task=task, evaluator=recorder.evaluator
+    )
+    seen: dict[str, int] = {}
+
+    def watch(progress: Progress) -> None:
+        study = optuna.load_study(study_name=progress.study, storage=search.storage)
+        trials = study.get_trials(deepcopy=False)
+        for trial in trials[seen.get(progress.study, 0) :]:
+            if not trial.state.is_finished():
+                break
+            seen[progress.study] = trial.number + 1
+            if trial.values is not None and "seeded from" not in trial.user_attrs:
+                genome = genome_reader(study).read(trial.number)
+                recorder.see(trial.values[0], genome, evaluations_per_trial)
+
+    search.watch(watch)
+    search.run()
+
+
+def methods(
+    task: Task, memory: MemorySettings, budget: int, seed: int
+) -> dict[str, Callable[[Recorder], None]]:
+    """Return all methods by name."""
+    settings = SETTINGS[task.name]
+    space = GenomeSpace.for_task(task, neurons=settings["neurons"], bits=settings["bits"])
+
+    def study(make: Callable[[], optuna.samplers.BaseSampler]) -> Callable[[Recorder], None]:
+        return lambda recorder: one_study(make(), recorder, space, budget)
+
+    def phases(refine: int, **search: Any) -> Callable[[Recorder], None]:
+        per_phase = budget // 6
+        trials = max(4, per_phase // (1 + refine))
+        common = {"population_size": 20, "n_neighbors": 10, **search}
+        document = {
+            "name": "pipeline",
+            "seed": seed,
+            "task": {"kind": "python-docs"},
+            "space": {
+                "neurons": list(settings["neurons"]),
+                "bits": list(settings["bits"]),
+                "start_neurons": settings["start"][0],
+                "start_bits": settings["start"][1],
+            },
+            "search": {"trials": trials, "refine_steps": refine, **common},
+        }
+        config = parse_config(document).model_copy(update={"memory": memory})
+        return lambda recorder: pipeline(recorder, config, task, 1 + refine)
+
+    return {
+        "random": study(lambda: optuna.samplers.RandomSampler(seed=seed)),
+        "TPE": study(lambda: optuna.samplers.TPESampler(seed=seed)),
+        "NSGA-II": study(lambda: optuna.samplers.NSGAIISampler(seed=seed)),
+        "hill climber": study(lambda: WNNTabuSearchSampler(seed=seed, n_neighbors=1)),
+        "WNN GA": study(lambda: WNNGeneticSampler(seed=seed)),
+        "WNN tabu": study(lambda: WNNTabuSearchSampler(seed=seed)),
+        "six phases": phases(0),
+        "six phases, refined": phases(9, population_size=4, n_neighbors=2),
+    }
+
+
+def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run everything that was asked for; one record per method, task, fitness and seed."""
+    records = []
+    for name in arguments.tasks:
+        for fitness_on in arguments.fitness_on:
+            vote = "log_odds" if name == "digits" else "confidence"
+            memory = MemorySettings(
+                vote=vote,
+                fitness_on=fitness_on,
+                temperature=arguments.temperature if name == "digits" else 1.0,
+            )
+            for seed in range(arguments.seeds):
+                task = digits(seed) if name == "digits" else load_task("python-docs")
+                for method, search in methods(task, memory, arguments.budget, seed).items():
+                    if arguments.methods and method not in arguments.methods:
+                        continue
+                    recorder = Recorder(create_evaluator(task, memory))
+                    search(recorder)
+                    evaluations, seconds = recorder.total
+                    _, _, fitness, test = recorder.curve[-1]
+                    print(
+                        f"{name:12} {fitness_on:15} seed {seed}  {method:20} "
+                        f"{evaluations:5} evaluations {seconds:7.1f} s  "
+                        f"fitness {fitness:.4f}  test {test:.4f}",
+                        flush=True,
+                    )
+                    records.append(
+                        {
+                            "task": name,
+                            "fitness_on": fitness_on,
+                            "seed": seed,
+                            "method": method,
+                            "evaluations": evaluations,
+                            "seconds": seconds,
+                            "curve": recorder.curve,
+                        }
+                    )
+    return records
+
+
+def value_at(curve: Curve, column: int, limit: float) -> float:
+    """Return the test loss of the best so far when a column reached a limit."""
+    reached = [point[3] for point in curve if point[column] <= limit]
+    return reached[-1] if reached else float("nan")
+
+
+def table(records: list[dict[str, Any]], column: int) -> str:
+    """Return quartiles of the final test loss as Markdown.
+
+    Args:
+        records: What :func:`run` returned.
+        column: 0 compares at equal evaluations, 1 at equal wall time (of the quickest method).
+    """
+    lines = [
+        "| task | fitness | method | test CE: median | quartiles |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    groups = {(r["task"], r["fitness_on"]) for r in records}
+    for task, fitness_on in sorted(groups):
+        group = [r for r in records if (r["task"], r["fitness_on"]) == (task, fitness_on)]
+        totals = [r["evaluations" if column == 0 else "seconds"] for r in group]
+        limit = min(totals) if column else max(totals)
+        for method in dict.fromkeys(r["method"] for r in group):
+            values = [value_at(r["curve"], column, limit) for r in group if r["method"] == method]
+            low, middle, high = np.percentile(values, [25, 50, 75])
+            lines.append(
+                f"| {task} | {fitness_on} | {method} | {middle:.4f} | {low:.4f} – {high:.4f} |"
+            )
+    return "\n".join(lines)
+
+
+def picture(records: list[dict[str, Any]], folder: Path) -> None:
+    """Draw the curves, median and quartiles over the seeds, one file per task and fitness."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    for task, fitness_on in sorted({(r["task"], r["fitness_on"]) for r in records}):
+        group = [r for r in records if (r["task"], r["fitness_on"]) == (task, fitness_on)]
+        figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), sharey=True)
+        for axis, column, label in ((axes[0], 0, "evaluations"), (axes[1], 1, "seconds")):
+            for method in dict.fromkeys(r["method"] for r in group):
+                curves = [r["curve"] for r in group if r["method"] == method]
+                last = max(r["evaluations" if column == 0 else "seconds"] for r in group)
+                grid = np.geomspace(last / 200, last, 80)
+                values = np.array([[value_at(c, column, x) for x in grid] for c in curves])
+                low, middle, high = np.nanpercentile(values, [25, 50, 75], axis=0)
+                (line,) = axis.plot(grid, middle, label=method)
+                axis.fill_between(grid, low, high, alpha=0.15, color=line.get_color())
+            axis.set(xlabel=label, xscale="log")
+            axis.grid(alpha=0.3)
+        axes[0].set_ylabel("test cross-entropy of the best so far")
+        axes[1].legend(fontsize=8)
+        figure.suptitle(f"{task}, fitness on {fitness_on}")
+        figure.tight_layout()
+        figure.savefig(folder / f"search-quality-{task}-{fitness_on}.png", dpi=110)
+        plt.close(figure)
+
+
+def main() -> int:
+    """Parse the command line, run, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    kinds = ["validation", "leave_one_out"]
+    parser.add_argument("--fitness-on", nargs="+", default=kinds, choices=kinds)
+    parser.add_argument("--methods", nargs="+", default=[])
+    parser.add_argument("--budget", type=int, default=2000, help="evaluations of each method")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--temperature", type=float, help="of digits; fitted by default")
+    parser.add_argument("--json", type=Path, help="write the curves there, or add to them")
+    parser.add_argument("--pictures", type=Path, help="a folder for PNGs")
+    parser.add_argument("--only-report", action="store_true", help="report what --json holds")
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    records: list[dict[str, Any]] = []
+    if arguments.json is not None and arguments.json.exists():
+        records = json.loads(arguments.json.read_text())
+    if not arguments.only_report:
+        records += run(arguments)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(records))
+    print(f"\n{platform.machine()}, Python {platform.python_version()}\n\nAt equal evaluations:\n")
+    print(table(records, 0))
+    print("\nAt equal wall time:\n")
+    print(table(records, 1))
+    if arguments.pictures is not None:
+        picture(records, arguments.pictures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
