@@ -105,7 +105,10 @@ def _run(chosen: argparse.Namespace) -> None:
         overrides.append(f"storage={_quoted(chosen.storage)}")
     config = load_config(chosen.config, overrides)
     console = _console()
-    search = PhasedSearch(config)
+    try:
+        search = PhasedSearch(config)
+    except InputError as error:
+        raise InputError(f"{chosen.config}: {error}") from error
     with _Display(console) as display:
         search.watch(display.show)
         summary = search.run()

@@ -298,7 +298,7 @@ def parse_config(document: Mapping[str, Any]) -> RunConfig:
 
 def _override(document: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
-    if not separator or not key:
+    if not separator or not all(key.split(".")):
         raise InputError(f"--set {override}: give it as key=value, such as --set seed=1")
     try:
         value = parse_yaml(text)

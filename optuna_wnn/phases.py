@@ -116,9 +116,7 @@ class PhasedSearch:
         self.config = config
         self.task = task or load_task(config.task.kind, **config.task.options)
         self.spaces = [self._space(phase) for phase in config.phases]
-        self.evaluator = evaluator or create_evaluator(
-            self.task, config.memory, backend=config.backend, threads=config.threads
-        )
+        self.evaluator = evaluator or _evaluator(config, self.task)
         self._fitness = config.fitness.build()
         self._watch: Callable[[Progress], None] = lambda progress: None
         self._thresholds: dict[int, Threshold] = {}
@@ -499,6 +497,15 @@ def _history(study: optuna.Study) -> History:
 def _constraint(threshold: Threshold | None, accuracy: float) -> dict[str, list[float]]:
     """Return the system attributes that say by how much an accuracy misses the final bar."""
     return store.constraint_attributes([threshold.highest - accuracy] if threshold else [])
+
+
+def _evaluator(config: RunConfig, task: Task) -> Evaluator:
+    try:
+        return create_evaluator(
+            task, config.memory, backend=config.backend, threads=config.threads
+        )
+    except InputError as error:  # in a configuration, these keys stand at the top
+        raise InputError(str(error).removeprefix("evaluator.")) from error
 
 
 def _varies(space: GenomeSpace) -> bool:

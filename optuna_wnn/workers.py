@@ -12,6 +12,7 @@ import psutil
 
 _TOLERANCE: Final = 3.0  # seconds by which a start time moves when the clock is set
 
+
 @functools.lru_cache(maxsize=1)
 def _named(process: int) -> str:
     return f"{socket.gethostname()}:{process}:{psutil.Process(process).create_time():.0f}"
