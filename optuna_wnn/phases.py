@@ -421,7 +421,9 @@ class PhasedSearch:
             )
         best = ranked[0].number
         test = self._on_test(history.genomes.read(best))
-        first = self._on_test(history.genomes.read(0)) if index == 0 else None
+        first = None
+        if index == 0:  # not trial 0, which a kill may have left without a genome
+            first = self._on_test(history.genomes.read(next(history.records()).number))
         report.finish(study, reason, best, test, first)
 
     def _on_test(self, genome: Genome) -> tuple[float, float] | None:

@@ -17,6 +17,7 @@ import re
 import sqlite3
 import struct
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ from optuna_wnn.errors import InputError
 from optuna_wnn.genome import HANDLE_BITS
 from optuna_wnn.genome import Genome
 from optuna_wnn.genome import segment_indices
+from optuna_wnn.journal import journal_backend
 
 
 GENOME_PARAMETER: Final = "genome"
@@ -616,7 +618,10 @@ def open_storage(url: str, *, must_exist: bool = False) -> BaseStorage:
         file = _file_of(url)
         if must_exist and file and not os.path.exists(file):
             raise FileNotFoundError(f"there is no file {file}")
-        return _opened(url)
+        with warnings.catch_warnings():
+            # Optuna calls Redis and gRPC experimental; a user who named them has decided.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return _opened(url)
     except Exception as error:  # each driver has its own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         for secret in filter(None, map("".join, _PASSWORD.findall(url))):
@@ -641,7 +646,7 @@ def _opened(url: str) -> BaseStorage:
     if url.startswith("journal:///"):
         path = url.removeprefix("journal:///")
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        return JournalStorage(journal.JournalFileBackend(path))
+        return JournalStorage(journal_backend(path))
     if url.startswith(("redis://", "rediss://")):
         return JournalStorage(journal.JournalRedisBackend(url))
     if url.startswith("grpc://"):

@@ -52,9 +52,7 @@ class DigestEvaluator(Evaluator):
         super().__init__(task or small_task())
         self.seen: list[str] = []
 
-    def cluster_votes(
-        self, clusters: Sequence[Cluster], reading: Reading
-    ) -> list[ClusterVotes]:
+    def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         raise AssertionError("nothing is trained here")
 
     def evaluate(self, genome: Genome, part: EvaluationPart = "fitness") -> Evaluation:
@@ -90,9 +88,7 @@ def small_search(
 ) -> PhasedSearch:
     """Return a search of six phases that takes a second or so."""
     evaluator = evaluator or DigestEvaluator()
-    return PhasedSearch(
-        small_config(**changes), storage, task=evaluator.task, evaluator=evaluator
-    )
+    return PhasedSearch(small_config(**changes), storage, task=evaluator.task, evaluator=evaluator)
 
 
 def studies(storage: BaseStorage, run: str = "small") -> list[optuna.Study]:
@@ -138,7 +134,11 @@ def outcome(storage: BaseStorage, run: str = "small") -> Outcome:
                 t.values,
                 genome_of(study, t.number).checksum if t.state == TrialState.COMPLETE else None,
                 list(t.constraints.values()),
-                {k: v for k, v in t.user_attrs.items() if k not in ("seconds", report.SEEDED_FROM)},
+                {
+                    k: v
+                    for k, v in t.user_attrs.items()
+                    if k not in ("seconds", report.SEEDED_FROM)
+                },
                 _lineage(t, trials),
             )
             for t in lasting

@@ -17,7 +17,7 @@ FLOORS = [
     rooms.split()
     for rooms in (
         "errors",
-        "genome memory variation fitness schedule store workers strict_yaml config tasks",
+        "genome memory variation fitness schedule store journal workers strict_yaml config tasks",
         "space evaluators network report",
         "samplers",
         "phases sweep",
@@ -29,6 +29,7 @@ SAME_FLOOR = {
     ("memory", "genome"),
     ("variation", "genome"),
     ("store", "genome"),
+    ("store", "journal"),
     ("store", "workers"),
     ("config", "genome"),
     ("config", "fitness"),
@@ -40,7 +41,7 @@ SAME_FLOOR = {
 }
 # Libraries that only these rooms know.
 LIBRARIES = {
-    "optuna": {"space", "store", "samplers", "phases", "sweep", "report"},
+    "optuna": {"space", "store", "journal", "samplers", "phases", "sweep", "report"},
     "numba": {"evaluators"},
     "llvmlite": {"evaluators"},
     "mlx": {"evaluators"},
