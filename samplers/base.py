@@ -41,7 +41,7 @@ from optuna_wnn.workers import this_worker
 
 
 _SEED: Final = "seed"
-_ATTEMPTS: Final = 128  # draws of a genome that the study does not have yet
+_ATTEMPTS: Final = 64  # draws of a genome that the study does not have yet
 _MOST_STUDIES: Final = 8  # studies that a sampler remembers at a time
 _MOST_IN_FLIGHT: Final = 4096  # running trials whose genome is kept in memory
 

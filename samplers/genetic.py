@@ -34,7 +34,7 @@ from optuna_wnn.variation import mutate
 
 Crossover = Literal["blind", "informed"]
 
-_PATIENCE: Final = 16  # attempts at a new genome between two further mutations
+_PATIENCE: Final = 8  # attempts at a new genome between two further mutations
 _WIDTH: Final = 0.1  # standard deviation of an ordinary parameter's mutation, of its range
 
 

@@ -35,7 +35,7 @@ from optuna_wnn.variation import random_move
 _Order = Callable[[list[Record]], list[int]]  # of records, best first
 
 _WIDTH: Final = 0.1  # standard deviation of an ordinary parameter's move, of its range
-_PATIENCE: Final = 32  # attempts at a new genome between two further moves
+_PATIENCE: Final = 16  # attempts at a new genome between two further moves
 _DRAWS: Final = 32  # of a move, until one exists
 
 

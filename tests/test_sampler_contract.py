@@ -59,7 +59,7 @@ class TestMultiObjective(MultiObjectiveSamplerTestCase):
         return made
 
 
-# -- what Optuna tests of its own samplers only -----------------------------------------------------
+# -- what Optuna tests of its own samplers only ----------------------------------------------------
 
 
 SEEDED = [
