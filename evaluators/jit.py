@@ -25,7 +25,7 @@ def compiled(function: Function) -> Function:
     Never with fast-math: every processor must give the same result. Never with threads of
     numba's own: callers run compiled functions in threads of theirs.
     """
-    wrapped: Function = njit(nogil=True, cache=True)(function)
+    wrapped: Function = njit(nogil=True, cache=True, error_model="numpy")(function)
     return wrapped
 
 

@@ -104,7 +104,7 @@ def fill_planes(inputs: Any, words: Any, ones: Any) -> None:
 
 
 @compiled
-def _address(inputs: Any, observed: Any, use_pext: bool, addresses: Any) -> None:
+def find_all_addresses(inputs: Any, observed: Any, use_pext: bool, addresses: Any) -> None:
     """Write the addresses of all examples, from their packed inputs."""
     n_bits = len(observed)
     steps = np.empty((n_bits, 3), np.uint64)
@@ -119,112 +119,78 @@ def _address(inputs: Any, observed: Any, use_pext: bool, addresses: Any) -> None
 
 
 @compiled
-def _list_cells(counted: Any, n: int) -> None:
-    """List the different cells that the examples read address."""
-    seen = counted.fresh
-    seen[:] = 0
+def count_all(addresses: Any, positives: Any, cells: Any) -> None:
+    """Count training examples, ``positives`` being ``uint8[E]``; ``cells`` start as zeros."""
+    for e in range(len(addresses)):
+        cells[addresses[e]] += U(1) + (U(positives[e]) << _HALF)
+
+
+@compiled
+def list_cells(addresses: Any, seen: Any, cells: Any) -> int:
+    """Write the different addresses to ``cells``; say how many. ``seen`` is room."""
+    seen[:] = U(0)
     found = 0
-    addresses = counted.read[n]
     for e in range(len(addresses)):
         a = addresses[e]
         if not seen[a]:
-            seen[a] = 1
-            counted.distinct[n, found] = a
+            seen[a] = U(1)
+            cells[found] = a
             found += 1
-    counted.n_distinct[n] = found
+    return found
 
 
 @compiled
-def count_neuron(
-    counted: Any, n: int, observed: Any, use_pext: bool, train: Any, read: Any, positives: Any,
-    read_positives: Any, rule: Any, left_out: bool, votes: Any,
-) -> None:  # fmt: skip
-    """Address and count everything for neuron ``n``, and let it vote.
-
-    Args:
-        counted: Its arrays for neuron ``n`` are filled.
-        n: Which neuron.
-        observed: Its inputs, ascending.
-        use_pext: See :func:`plan_address`.
-        train: Packed inputs of the training examples.
-        read: Of the examples read.
-        positives: Which training examples are positive, ``uint8[E]``.
-        read_positives: Which examples read are.
-        rule: How cells vote.
-        left_out: Whether the training examples are read, each left out of its own cell.
-        votes: What the neuron votes, ``int32[V]``.
-    """
-    for j in range(len(observed)):
-        counted.slots[n, j] = j
-    addresses = counted.train[n]
-    _address(train, observed, use_pext, addresses)
-    if not left_out:
-        _address(read, observed, use_pext, counted.read[n])
-    cells = counted.cells[counted.starts[n] : counted.starts[n + 1]]
-    for e in range(len(addresses)):
-        cells[addresses[e]] += U(1) + (U(positives[e]) << _HALF)
-    _list_cells(counted, n)
+def read_all(
+    cells: Any, addresses: Any, positives: Any, left_out: bool, rule: Any, votes: Any
+) -> None:
+    """Write what a neuron votes on every example read to ``votes``, ``int32[V]``."""
     found = np.empty(RUN, np.uint64)
     values = found.view(np.int64)
     for first in range(0, len(votes), RUN):
-        run = counted.read[n][first : first + RUN]
+        run, signs = addresses[first : first + RUN], positives[first : first + RUN]
         for i in range(len(run)):
             found[i] = cells[run[i]]
             if left_out:
-                found[i] -= U(1) + (U(read_positives[first + i]) << _HALF)
+                found[i] -= U(1) + (U(signs[i]) << _HALF)
         votes_of_cells(found, len(run), rule.kind, rule.votes, rule.table, rule.n_levels, values)
-        for i in range(len(run)):
-            votes[first + i] = compact_vote(values[i], rule.packed)
+        compact_votes(values[: len(run)], rule.packed, votes[first : first + RUN])
 
 
 @compiled
-def count_rarer(counted: Any, n: int, slot: Any, train: Any, positives: Any, input_: int) -> bool:
+def compact_votes(values: Any, packed: bool, votes: Any) -> None:
+    """Write votes in 32 bits: where packed, the numerator over 16 bits of weight."""
+    for i in range(len(values)):
+        vote = values[i]
+        votes[i] = np.int32(((vote >> 32) << 16) | (vote & 0xFFFF) if packed else vote)
+
+
+@compiled
+def count_rarer(
+    addresses: Any, slot: Any, plane: Any, inverted: bool, positives: Any, fresh: Any
+) -> None:
     """Count the examples where an input has its rarer value, by the other address bits.
 
-    The counts go to ``counted.fresh``, at addresses without bit ``slot``.
-
-    Returns:
-        Whether the rarer value is 0.
+    Args:
+        addresses: Of all training examples.
+        slot: The address bit that is to be exchanged, ``uint64``.
+        plane: The new input of all training examples, a bit each.
+        inverted: Whether its rarer value is 0.
+        positives: Which training examples are positive, a bit each.
+        fresh: The counts, at addresses without bit ``slot``; one per cell.
     """
-    fresh = counted.fresh
-    cells = counted.starts[n + 1] - counted.starts[n]
-    fresh[:cells] = U(0)
-    addresses = counted.train[n]
+    fresh[:] = U(0)
     keep = ~(U(1) << slot)
-    plane = train.words[input_]
-    inverted = 2 * train.ones[input_] > train.size
     flip = U(0) - U(inverted)
-    n_words = (train.size + 63) // 64
-    for unit in range(n_words):
+    for unit in range(len(plane)):
         word = plane[unit] ^ flip
-        if inverted and unit == n_words - 1 and train.size % 64:
-            word &= (U(1) << U(train.size % 64)) - U(1)
-        positive = positives[unit]
         first = U(64 * unit)
+        if inverted and U(len(addresses)) - first < U(64):
+            word &= (U(1) << (U(len(addresses)) - first)) - U(1)
+        positive = positives[unit]
         while word:
             i = trailing_zeros(word)
             word &= word - U(1)
             fresh[U(addresses[first + i]) & keep] += U(1) + (((positive >> i) & U(1)) << _HALF)
-    return inverted
-
-
-@compiled
-def compact_vote(vote: Any, packed: bool) -> Any:
-    """Return a vote in 32 bits: where packed, the numerator over 16 bits of weight."""
-    if packed:
-        return np.int32(((vote >> 32) << 16) | (vote & 0xFFFF))
-    return np.int32(vote)
-
-
-@compiled
-def _new_pair(counted: Any, n: int, base: Any, bit: Any, inverted: bool) -> Any:
-    """Return the counts of the two cells at ``base`` if the new input were 0, and 1."""
-    start = U(counted.starts[n])
-    both = counted.cells[start + base] + counted.cells[start + (base | bit)]
-    rarer = counted.fresh[base]
-    if inverted:
-        return rarer, both - rarer
-    return both - rarer, rarer
 
 
 @compiled
@@ -238,65 +204,77 @@ def _without(cell: Any, positive: Any) -> Any:
 
 @compiled
 def fill_ballots(
-    counted: Any, n: int, slot: Any, inverted: bool, rule: Any, left_out: bool
-) -> None:
-    """Write what the cells that are read would vote to ``counted.ballots``.
+    cells: Any, fresh: Any, distinct: Any, slot: Any, inverted: bool, rule: Any, left_out: bool,
+    ballots: Any,
+) -> None:  # fmt: skip
+    """Write what the cells that are read would vote to ``ballots``.
 
     At twice the address plus the example's own sign where examples are left out, else at the
     address.
+
+    Args:
+        cells: The neuron's counts.
+        fresh: What :func:`count_rarer` found.
+        distinct: The cells that are read now.
+        slot: The address bit that is exchanged.
+        inverted: Whether the examples counted have the new input 0.
+        rule: How cells vote.
+        left_out: Whether each example is left out of its own cell.
+        ballots: ``int32[cells, or twice as many]``.
     """
     bit = U(1) << slot
-    per_cell = 2 if left_out else 1
     found = np.empty(RUN, np.uint64)
     values = found.view(np.int64)
     places = np.empty(RUN, np.uint64)
-    distinct = counted.distinct[n]
-    size = counted.n_distinct[n]
-    stride = RUN // (2 * per_cell)
-    for first in range(0, size, stride):
-        count = min(stride, size - first)
+    votes = np.empty(RUN, np.int32)
+    for first in range(0, len(distinct), RUN // 4):
+        run = distinct[first : first + RUN // 4]
         k = 0
-        for i in range(count):
-            base = U(distinct[first + i]) & ~bit
-            zero, one = _new_pair(counted, n, base, bit, inverted)
+        for i in range(len(run)):
+            zero_at = U(run[i]) & ~bit
+            one_at = zero_at | bit
+            rarer = fresh[zero_at]
+            commoner = cells[zero_at] + cells[one_at] - rarer
+            zero = rarer if inverted else commoner
+            one = commoner if inverted else rarer
             if left_out:
-                places[k], found[k] = U(2) * base, _without(zero, U(0))
-                places[k + 1], found[k + 1] = U(2) * base + U(1), _without(zero, U(1))
-                places[k + 2], found[k + 2] = U(2) * (base | bit), _without(one, U(0))
-                places[k + 3], found[k + 3] = U(2) * (base | bit) + U(1), _without(one, U(1))
+                places[k], found[k] = U(2) * zero_at, _without(zero, U(0))
+                places[k + 1], found[k + 1] = U(2) * zero_at + U(1), _without(zero, U(1))
+                places[k + 2], found[k + 2] = U(2) * one_at, _without(one, U(0))
+                places[k + 3], found[k + 3] = U(2) * one_at + U(1), _without(one, U(1))
                 k += 4
             else:
-                places[k], found[k] = base, zero
-                places[k + 1], found[k + 1] = base | bit, one
+                places[k], found[k] = zero_at, zero
+                places[k + 1], found[k + 1] = one_at, one
                 k += 2
         votes_of_cells(found, k, rule.kind, rule.votes, rule.table, rule.n_levels, values)
+        compact_votes(values[:k], rule.packed, votes)
         for i in range(k):
-            counted.ballots[places[i]] = compact_vote(values[i], rule.packed)
+            ballots[places[i]] = votes[i]
 
 
 @compiled
 def read_ballots(
-    counted: Any, n: int, slot: Any, read: Any, input_: int, positives: Any, left_out: bool,
+    addresses: Any, slot: Any, plane: Any, ballots: Any, positives: Any, left_out: bool,
     votes: Any,
 ) -> None:  # fmt: skip
     """Write what every example read would get to ``votes``, ``int32[V]``."""
-    plane = read.words[input_]
-    addresses = np.empty(64, np.uint32)
+    moved = np.empty(64, np.uint32)
     for unit in range(len(plane)):
-        run = slice(64 * unit, min(64 * unit + 64, read.size))
-        _move_bit(counted.read[n][run], slot, plane[unit], addresses)
+        run = slice(64 * unit, 64 * unit + 64)
+        move_bit(addresses[run], slot, plane[unit], moved)
         out = votes[run]
         if left_out:
             signs = positives[run]
             for i in range(len(out)):
-                out[i] = counted.ballots[np.uint32(2) * addresses[i] + np.uint32(signs[i])]
+                out[i] = ballots[np.uint32(2) * moved[i] + np.uint32(signs[i])]
         else:
             for i in range(len(out)):
-                out[i] = counted.ballots[addresses[i]]
+                out[i] = ballots[moved[i]]
 
 
 @compiled
-def _move_bit(addresses: Any, slot: Any, word: Any, out: Any) -> None:
+def move_bit(addresses: Any, slot: Any, word: Any, out: Any) -> None:
     """Write up to 64 addresses whose bit ``slot`` is replaced by the bits of ``word``."""
     keep = np.uint32(~(U(1) << slot))
     for i in range(len(addresses)):
@@ -304,28 +282,24 @@ def _move_bit(addresses: Any, slot: Any, word: Any, out: Any) -> None:
 
 
 @compiled
-def _readdress(addresses: Any, slot: Any, planes: Any, input_: int) -> None:
-    plane = planes.words[input_]
+def keep_addresses(addresses: Any, slot: Any, plane: Any) -> None:
+    """Let address bit ``slot`` be the input whose ``plane`` is given."""
+    moved = np.empty(64, np.uint32)
     for unit in range(len(plane)):
-        run = addresses[64 * unit : min(64 * unit + 64, planes.size)]
-        _move_bit(run, slot, plane[unit], run)
+        run = addresses[64 * unit : 64 * unit + 64]
+        move_bit(run, slot, plane[unit], moved)
+        for i in range(len(run)):
+            run[i] = moved[i]
 
 
 @compiled
-def keep_counts(
-    counted: Any, n: int, slot: Any, inverted: bool, train: Any, read: Any, input_: int,
-    left_out: bool,
-) -> None:  # fmt: skip
-    """Make the move that ``count_rarer`` looked at the neuron's state."""
-    bit = U(1) << slot
-    start = U(counted.starts[n])
-    cells = U(counted.starts[n + 1]) - start
-    for upper in range(U(0), cells, bit + bit):
-        for base in range(upper, upper + bit):
-            zero, one = _new_pair(counted, n, base, bit, inverted)
-            counted.cells[start + base] = zero
-            counted.cells[start + (base | bit)] = one
-    _readdress(counted.train[n], slot, train, input_)
-    if not left_out:
-        _readdress(counted.read[n], slot, read, input_)
-    _list_cells(counted, n)
+def keep_counts(cells: Any, fresh: Any, slot: Any, inverted: bool) -> None:
+    """Let the counts be those after the move that ``fresh`` was counted for."""
+    bit = 1 << np.int64(slot)
+    for upper in range(0, len(cells), 2 * bit):
+        zeros, ones = cells[upper : upper + bit], cells[upper + bit : upper + 2 * bit]
+        rarer = fresh[upper : upper + bit]
+        for i in range(len(zeros)):
+            commoner = zeros[i] + ones[i] - rarer[i]
+            zeros[i] = rarer[i] if inverted else commoner
+            ones[i] = commoner if inverted else rarer[i]

@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 from optuna_wnn.evaluators import climbing
 from optuna_wnn.evaluators import recount
 from optuna_wnn.evaluators.cells import sample_threshold
-from optuna_wnn.evaluators.climbing import BitTables
-from optuna_wnn.evaluators.climbing import ClassTables
 from optuna_wnn.evaluators.climbing import CountedSource
 from optuna_wnn.evaluators.climbing import FreshSource
-from optuna_wnn.evaluators.climbing import Scale
-from optuna_wnn.evaluators.climbing import Wiring
 from optuna_wnn.evaluators.general import DENSE_BITS
+from optuna_wnn.evaluators.judge import BitTables
+from optuna_wnn.evaluators.judge import ClassTables
+from optuna_wnn.evaluators.judge import Scale
+from optuna_wnn.evaluators.judge import Wiring
+from optuna_wnn.evaluators.judge import exchange_votes
+from optuna_wnn.evaluators.judge import score_cluster
 from optuna_wnn.evaluators.kernels import KINDS
 from optuna_wnn.evaluators.kernels import TRANSITIONS
+from optuna_wnn.evaluators.loss import SCORE_STEPS
 from optuna_wnn.evaluators.loss import BitLoss
 from optuna_wnn.evaluators.loss import Quantiser
-from optuna_wnn.evaluators.loss import SCORE_STEPS
 from optuna_wnn.evaluators.loss import bit_loss_table
 from optuna_wnn.evaluators.loss import bit_quantiser
 from optuna_wnn.evaluators.loss import exp_table
@@ -124,9 +126,10 @@ class Refiner:
             mass=np.zeros(n_read, np.int64),
             places=np.zeros(n_read, np.int32),
             tried=np.zeros(n_read, np.int32),
+            room=np.zeros(n_read, np.int32),
         )
         for k in range(n_classes):
-            climbing.set_scores(state.wiring, k, tables)
+            score_cluster(state.wiring.sums[k], len(wiring[k]), tables.scale, tables.scores[k])
         current = 0
         for first in range(0, job.steps, _MOVES_AT_A_TIME):
             last = min(first + _MOVES_AT_A_TIME, job.steps)
@@ -237,17 +240,25 @@ class _State:
                 self._let_vote(k, n)
 
     def _let_vote(self, k: int, n: int) -> None:
-        wiring, source = self.wiring, self.fresh
-        observed = wiring.observed[n, : wiring.bits[k]]
-        if self.counted is None:
-            climbing.vote_anew(source, k, observed, wiring.votes[n])
+        """Address and count everything for neuron ``n`` of cluster ``k``, and let it vote."""
+        wiring, source, counted = self.wiring, self.fresh, self.counted
+        observed, votes = wiring.observed[n, : wiring.bits[k]], wiring.votes[n]
+        if counted is None:
+            climbing.vote_anew(source, k, observed, votes)
         else:
-            recount.count_neuron(
-                self.counted, n, observed, source.use_pext, source.train, source.read,
-                source.train_positives[k], source.read_positives[k], source.rule,
-                self.counted.read is self.counted.train, wiring.votes[n],
-            )  # fmt: skip
-        climbing.add_neuron_votes(wiring.sums[k], wiring.votes[n], source.rule.packed)
+            left_out = counted.read is counted.train
+            counted.slots[n, : len(observed)] = np.arange(len(observed))
+            cells = counted.cells[counted.starts[n] : counted.starts[n + 1]]
+            train, read = counted.train[n], counted.read[n]
+            recount.find_all_addresses(source.train, observed, source.use_pext, train)
+            if not left_out:
+                recount.find_all_addresses(source.read, observed, source.use_pext, read)
+            recount.count_all(train, source.train_positives[k], cells)
+            fresh = counted.fresh[: len(cells)]
+            counted.n_distinct[n] = recount.list_cells(read, fresh, counted.distinct[n])
+            recount.read_all(cells, read, wiring.positives[k], left_out, source.rule, votes)
+        none = np.zeros(len(votes), np.int32)
+        exchange_votes(wiring.sums[k], none, votes, source.rule.packed, wiring.sums[k])
 
     def connections(self) -> list[NDArray[np.int32]]:
         """Return the connections of every cluster as they are now."""

@@ -18,14 +18,13 @@ BACKENDS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-def _backend(name: str) -> type[Evaluator]:
-    """Return the class of a backend; its module is imported only now.
-
-    Raises:
-        ImportError: If a library that it needs is not installed, or finds no device.
-    """
+def _backend(name: str) -> type[Evaluator] | str:
+    """Return a backend's class, or why it cannot run; its module is imported only now."""
     module, attribute = BACKENDS[name]
-    backend: type[Evaluator] = getattr(import_module(module), attribute)
+    try:
+        backend: type[Evaluator] = getattr(import_module(module), attribute)
+    except ImportError as error:  # a library that it needs is missing, or finds no device
+        return str(error)
     return backend
 
 
@@ -59,10 +58,8 @@ def create_evaluator(
         raise InputError(f"evaluator.backend: {backend!r} is not one of {known}")
     reasons = []
     for name in BACKENDS if backend == "auto" else (backend,):
-        try:
-            chosen = _backend(name)
-        except ImportError as error:
-            reasons.append(f"{name} ({error})")
-        else:
+        chosen = _backend(name)
+        if not isinstance(chosen, str):
             return chosen(task, memory, threads=threads, cache_bytes=cache_bytes)
+        reasons.append(f"{name} ({chosen})")
     raise InputError(f"evaluator.backend: cannot run here: {'; '.join(reasons)}; choose another")

@@ -1,0 +1,98 @@
+"""Small tasks, genomes that fit them and memory settings, for the tests of evaluators."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from optuna_wnn.genome import Genome
+from optuna_wnn.memory import MemorySettings
+from optuna_wnn.tasks.base import Examples
+from optuna_wnn.tasks.base import Head
+from optuna_wnn.tasks.base import Task
+from optuna_wnn.tasks.base import pack_bits
+
+
+# Every memory mode with every vote it allows.
+MEMORIES = (
+    {"mode": "wisard", "vote": "mean", "empty_value": 0.3},
+    {"mode": "ternary", "vote": "mean", "empty_value": 0.5},
+    {"mode": "quad_binary", "vote": "mean"},
+    {"mode": "quad_weighted", "vote": "mean"},
+    {"mode": "frequency", "vote": "mean"},
+    {"mode": "frequency", "vote": "log_odds"},
+    {"mode": "frequency", "vote": "confidence"},
+)
+FITNESSES = ("validation", "leave_one_out", "leave_block_out")
+
+
+def make_task(
+    head: Head = "bits",
+    n_inputs: int = 20,
+    n_outputs: int = 6,
+    sizes: tuple[int, int, int] = (300, 100, 60),
+    seed: int = 0,
+) -> Task:
+    """Return a task that can be learnt in part: a few inputs decide the target, most of the time.
+
+    The inputs from the eighth on are noisy copies of the first eight, so that wide neurons meet
+    the same address again.
+    """
+    rng = np.random.default_rng(seed)
+
+    def examples(size: int) -> Examples:
+        bits = rng.integers(0, 2, (size, n_inputs))
+        if n_inputs > 8:
+            copies = bits[:, np.arange(n_inputs - 8) % 8]
+            bits[:, 8:] = copies ^ (rng.random(copies.shape) < 0.02)
+        code = bits[:, 0] + 2 * bits[:, 2 % n_inputs] + 4 * (bits[:, 1] ^ bits[:, n_inputs - 1])
+        noise = rng.integers(0, n_outputs, size) * (rng.random(size) < 0.1)
+        return Examples(pack_bits(bits.astype(bool)), ((code + noise) % n_outputs).astype(np.int64))
+
+    train, validation, test = (examples(size) for size in sizes)
+    return Task("small", head, n_inputs, n_outputs, train, validation, test, (1, n_inputs))
+
+
+def make_genome(task: Task, neurons: int, bits: list[int], seed: int = 0) -> Genome:
+    """Return a random genome with ``neurons`` per cluster; cluster ``k`` has ``bits[k % len]``."""
+    rng = np.random.default_rng(seed)
+    widths = [min(bits[k % len(bits)], task.n_inputs) for k in range(task.n_clusters)]
+    return Genome.of_clusters(
+        np.array([rng.permutation(task.n_inputs)[:width] for _ in range(neurons)])
+        for width in widths
+    )
+
+
+@st.composite
+def memory_settings(draw: st.DrawFn) -> MemorySettings:
+    """Draw settings of any mode, vote and fitness that go together."""
+    kind = draw(st.sampled_from(MEMORIES))
+    counts = kind["mode"] in ("ternary", "frequency")
+    return MemorySettings(
+        **kind,
+        sample_rate=draw(st.sampled_from([1.0, 0.5])),
+        sample_seed=draw(st.integers(-3, 3)),
+        temperature=draw(st.sampled_from([0.25, "fit"])),
+        fitness_on=draw(st.sampled_from(FITNESSES)) if counts else "validation",
+        blocks=draw(st.integers(2, 7)),
+    )
+
+
+@st.composite
+def tasks(draw: st.DrawFn) -> Task:
+    """Draw a task of either head whose inputs take one, two or three words."""
+    return make_task(
+        draw(st.sampled_from(["bits", "classes"])),
+        n_inputs=draw(st.sampled_from([9, 64, 65, 150])),
+        n_outputs=draw(st.integers(2, 9)),
+        sizes=(draw(st.integers(2, 150)), draw(st.integers(1, 80)), 5),
+        seed=draw(st.integers(0, 99)),
+    )
+
+
+@st.composite
+def genomes(draw: st.DrawFn, task: Task, most_bits: int = 120) -> Genome:
+    """Draw a genome for ``task``; its clusters may differ in width."""
+    widths = st.integers(1, min(most_bits, task.n_inputs))
+    bits = draw(st.lists(widths, min_size=1, max_size=3))
+    return make_genome(task, draw(st.integers(1, 6)), bits, draw(st.integers(0, 99)))
