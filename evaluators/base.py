@@ -6,6 +6,8 @@ import os
 from abc import ABC
 from abc import abstractmethod
 from collections.abc import Collection
+from collections.abc import Hashable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -37,6 +39,7 @@ from optuna_wnn.tasks.base import Task
 
 EvaluationPart = Literal["fitness", "validation", "test"]
 
+_ROOM_BYTES = 1 << 28  # for votes of clusters that are computed together
 _MOST_NEURONS = 1 << 16  # of a cluster: votes are 16 bits wide, their sums 32
 
 
@@ -75,6 +78,8 @@ class Evaluator(ABC):
         task: What genomes are evaluated on.
         memory: What cells hold and how they vote.
         threads: How many threads may work at once.
+        cells: How cells are written and what they vote.
+        cache: Votes of clusters that were computed before.
 
     Args:
         task: The examples and the head.
@@ -112,7 +117,7 @@ class Evaluator(ABC):
         self.memory = memory if memory is not None else MemorySettings()
         self.threads = threads if threads is not None else usable_processors()
         self.cells = make_cells(self.memory, task.head, task.n_outputs, len(task.train))
-        self._cache = VoteCache(cache_bytes)
+        self.cache = VoteCache(cache_bytes)
 
     @abstractmethod
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
@@ -146,7 +151,10 @@ class Evaluator(ABC):
         for genome in genomes:
             self.check(genome)
         reading = part_reading(self.task, self.memory, part)
-        return [self._evaluate(genome, reading) for genome in genomes]
+        return [
+            self._evaluate(genome, votes, reading)
+            for genome, votes in zip(genomes, self._votes(genomes, reading), strict=True)
+        ]
 
     def refine(
         self,
@@ -214,12 +222,22 @@ class Evaluator(ABC):
                 f"genome: it has {genome.n_clusters} clusters where task {self.task.name} needs "
                 f"{self.task.n_clusters}; take one made for this task"
             )
-        highest = int(genome.connections.max())
+        last = genome.connections[genome.offsets[1:] - 1]
+        highest = int(last.max())
         if highest >= self.task.n_inputs:
             raise InputError(
                 f"genome.connections: input {highest} is observed where task {self.task.name} "
                 f"has {self.task.n_inputs}; take a genome made for this task"
             )
+        if self.task.visible is not None:
+            visible = np.asarray(self.task.visible)[genome.neuron_cluster]
+            unseen = last >= visible
+            if unseen.any():
+                n = int(np.argmax(unseen))
+                raise InputError(
+                    f"genome.connections: neuron {n} observes input {int(last[n])}, but its "
+                    f"cluster sees only {int(visible[n])}"
+                )
         if genome.neurons.max() > _MOST_NEURONS:
             raise InputError(
                 f"genome.neurons: {int(genome.neurons.max())} in one cluster is above "
@@ -240,8 +258,7 @@ class Evaluator(ABC):
         """Return the refined connections of every cluster; backends may do it faster."""
         return climb(job, wiring, self.cluster_votes)
 
-    def _evaluate(self, genome: Genome, reading: Reading) -> Evaluation:
-        votes = self._genome_votes(genome, reading)
+    def _evaluate(self, genome: Genome, votes: list[ClusterVotes], reading: Reading) -> Evaluation:
         outputs = self._outputs(genome, votes)
         targets = reading.examples.targets
         if self.task.head == "bits":
@@ -257,29 +274,59 @@ class Evaluator(ABC):
             n_examples=len(targets),
         )
 
-    def _genome_votes(self, genome: Genome, reading: Reading) -> list[ClusterVotes]:
-        """Return the votes of all clusters; those known already are not computed again."""
-        clusters = clusters_of(genome)
-        votes = [self._cache.get(cluster, reading.name) for cluster in clusters]
-        missing = [c for c, known in zip(clusters, votes, strict=True) if known is None]
-        computed = iter(self.cluster_votes(missing, reading))
-        result = []
-        for cluster, known in zip(clusters, votes, strict=True):
-            if known is None:
-                known = next(computed)
-                self._cache.put(cluster, reading.name, known)
-            result.append(known)
-        return result
+    def _votes(self, genomes: Sequence[Genome], reading: Reading) -> Iterator[list[ClusterVotes]]:
+        """Yield the votes of each genome's clusters; what is known is not computed again.
+
+        Clusters of several genomes are computed together, as many as their votes fit into a
+        bounded room, so that all threads have work.
+        """
+        most = max(1, _ROOM_BYTES // (8 * len(reading.examples)))
+        waiting: list[list[Cluster]] = []
+        known: dict[Hashable, ClusterVotes] = {}
+        missing: dict[Hashable, Cluster] = {}
+        for genome in genomes:
+            clusters = clusters_of(genome)
+            for cluster in clusters:
+                key = (reading.name, cluster.key)
+                votes = self.cache.get(key)
+                if votes is not None:
+                    known[key] = votes
+                elif key not in known:
+                    missing[key] = cluster
+            waiting.append(clusters)
+            if len(known) + len(missing) >= most:
+                yield from self._flush(waiting, known, missing, reading)
+        yield from self._flush(waiting, known, missing, reading)
+
+    def _flush(
+        self,
+        waiting: list[list[Cluster]],
+        known: dict[Hashable, ClusterVotes],
+        missing: dict[Hashable, Cluster],
+        reading: Reading,
+    ) -> Iterator[list[ClusterVotes]]:
+        """Compute what is missing, yield the votes of those who wait, and empty all three."""
+        computed = self.cluster_votes(list(missing.values()), reading) if missing else []
+        for key, votes in zip(missing, computed, strict=True):
+            known[key] = votes
+            self.cache.put(key, votes)
+        for clusters in waiting:
+            yield [known[reading.name, cluster.key] for cluster in clusters]
+        waiting.clear()
+        known.clear()
+        missing.clear()
 
     def _outputs(self, genome: Genome, votes: list[ClusterVotes]) -> NDArray[np.float64]:
         return self.cells.outputs(np.stack([v.sums for v in votes]), genome.neurons)
 
     def _temperature(self, genome: Genome) -> float:
         """Return what the ``classes`` head divides the outputs of ``genome`` by."""
-        if self.task.head != "classes" or self.memory.temperature != "fit":
-            return float(self.memory.temperature) if self.memory.temperature != "fit" else 1.0
+        if self.memory.temperature != "fit":
+            return float(self.memory.temperature)
+        if self.task.head != "classes":
+            return 1.0
         reading = self._temperature_reading
-        outputs = self._outputs(genome, self._genome_votes(genome, reading))
+        outputs = self._outputs(genome, next(self._votes([genome], reading)))
         return heads.fit_temperature(outputs, reading.examples.targets)
 
     @cached_property

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from threading import Lock
 
 import psutil
 
-from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
 
 
@@ -15,9 +15,7 @@ _SHARE_OF_MEMORY = 16
 
 
 class VoteCache:
-    """Votes by cluster content and reading.
-
-    A key has the cluster's connections themselves, so a hit is never another cluster's.
+    """Votes by key: what was read, and the cluster (see :attr:`Cluster.key`).
 
     Args:
         capacity: Most bytes of votes; ``None`` takes a sixteenth of the machine's memory.
@@ -28,24 +26,22 @@ class VoteCache:
             capacity = psutil.virtual_memory().total // _SHARE_OF_MEMORY
         self.capacity = capacity
         self.nbytes = 0
-        self._votes: OrderedDict[tuple[object, ...], ClusterVotes] = OrderedDict()
+        self._votes: OrderedDict[Hashable, ClusterVotes] = OrderedDict()
         self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._votes)
 
-    def get(self, cluster: Cluster, reading: str) -> ClusterVotes | None:
-        """Return the votes of ``cluster`` under ``reading`` if they are known."""
-        key = _key(cluster, reading)
+    def get(self, key: Hashable) -> ClusterVotes | None:
+        """Return the votes of ``key`` if they are known."""
         with self._lock:
             votes = self._votes.get(key)
             if votes is not None:
                 self._votes.move_to_end(key)
             return votes
 
-    def put(self, cluster: Cluster, reading: str, votes: ClusterVotes) -> None:
+    def put(self, key: Hashable, votes: ClusterVotes) -> None:
         """Remember votes, and forget old ones until all fit."""
-        key = _key(cluster, reading)
         with self._lock:
             if key in self._votes or votes.nbytes > self.capacity:
                 return
@@ -53,8 +49,3 @@ class VoteCache:
             self.nbytes += votes.nbytes
             while self.nbytes > self.capacity:
                 self.nbytes -= self._votes.popitem(last=False)[1].nbytes
-
-
-def _key(cluster: Cluster, reading: str) -> tuple[object, ...]:
-    shape = cluster.connections.shape
-    return (reading, cluster.index, cluster.content, shape, cluster.connections.tobytes())

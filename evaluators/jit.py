@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from typing import TypeVar
 
+import numpy as np
 from llvmlite import binding
 from llvmlite import ir
 from numba import njit
@@ -58,19 +59,20 @@ def _pext_instruction(typing_context: Any, word: Any, mask: Any) -> Any:
 
 
 @compiled
-def _pext_loop(word: Any, mask: Any) -> Any:
+def pext_loop(word: Any, mask: Any) -> Any:
     """Return the same without the instruction; only there so that other processors compile."""
-    result, place = mask ^ mask, 0
+    one = np.uint64(1)
+    result = place = np.uint64(0)
     while mask:
-        lowest = mask & -mask
+        lowest = mask & (~mask + one)
         if word & lowest:
-            result |= (mask ^ mask) + (1 << place)
+            result |= one << place
         mask ^= lowest
-        place += 1
+        place += one
     return result
 
 
-pext = _pext_instruction if HAS_PEXT else _pext_loop
+pext = _pext_instruction if HAS_PEXT else pext_loop
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -80,7 +80,7 @@ class ClassTables(NamedTuple):
         scores: ``int32[K, V]``.
         reference: What scores are relative to, ``int32[V]``.
         mass: Sum of ``exp`` over classes, ``int64[V]``.
-        places: Where in ``exp`` the target's relative score is, ``int32[V]``.
+        places: Where in ``exp`` the target's relative score would be, ``int32[V]``.
         tried: Room for a class's scores, ``int32[V]``.
         room: More of it.
     """
@@ -217,7 +217,8 @@ def rebase(tables: Any) -> int:
         _relative(scores[k], reference, zero, last, tried)
         for e in range(len(mass)):
             mass[e] += exp[np.uint32(tried[e])]
-            places[e] = tried[e] if targets[e] == k else places[e]
+            place = scores[k, e] - reference[e] + zero
+            places[e] = place if targets[e] == k else places[e]
     return _class_losses(mass, places, tables.zero, tables.whole, tables.rest)
 
 
@@ -254,7 +255,8 @@ def try_class(
         _relative(tried, reference, zero, last, after)
         old_mass, targets, old_places = tables.mass[run], tables.targets[run], tables.places[run]
         for i in range(len(tried)):
-            places[i] = after[i] if targets[i] == k else old_places[i]
+            moved = tried[i] - reference[i] + zero
+            places[i] = moved if targets[i] == k else old_places[i]
             mass[i] = old_mass[i] - exp[np.uint32(before[i])] + exp[np.uint32(after[i])]
         loss += _class_losses(mass[: len(tried)], places, tables.zero, whole, rest)
         if loss > current:
@@ -268,11 +270,13 @@ def keep_class(k: int, tables: Any) -> None:
     exp, targets, mass, places = tables.exp, tables.targets, tables.mass, tables.places
     zero, last = np.int32(tables.zero), np.int32(len(exp) - 1)
     scores, tried, room = tables.scores[k], tables.tried, tables.room
-    _relative(scores, tables.reference, zero, last, room)
+    reference = tables.reference
+    _relative(scores, reference, zero, last, room)
     for i in range(len(mass)):
         mass[i] -= exp[np.uint32(room[i])]
-    _relative(tried, tables.reference, zero, last, room)
+    _relative(tried, reference, zero, last, room)
     for i in range(len(mass)):
         mass[i] += exp[np.uint32(room[i])]
-        places[i] = room[i] if targets[i] == k else places[i]
+        place = tried[i] - reference[i] + zero
+        places[i] = place if targets[i] == k else places[i]
         scores[i] = tried[i]

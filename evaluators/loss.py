@@ -170,7 +170,7 @@ class ClassesLoss:
         bit_length = _bit_length(mass)
         aligned = (mass << (63 - bit_length)) >> (62 - LOG_BITS)  # from the leading one on
         logarithm = self._whole[bit_length] + self._rest[aligned & ((1 << LOG_BITS) - 1)]
-        of_target = relative[self._targets, np.arange(len(self._targets))] - self._zero
+        of_target = scores[self._targets, np.arange(len(self._targets))] - self._reference
         losses = np.maximum(logarithm - of_target * (NAT // SCORE_STEPS), 0)
         return int(losses.sum())
 

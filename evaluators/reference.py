@@ -32,9 +32,9 @@ class ReferenceEvaluator(Evaluator):
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         train = unpack_bits(self.task.train.inputs[: reading.n_trained], self.task.n_inputs)
         read = unpack_bits(reading.examples.inputs, self.task.n_inputs)
-        return [self._votes(cluster, train, read, reading) for cluster in clusters]
+        return [self._votes_of(cluster, train, read, reading) for cluster in clusters]
 
-    def _votes(
+    def _votes_of(
         self,
         cluster: Cluster,
         train: NDArray[np.uint8],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +20,17 @@ class Cluster:
         connections: The inputs of its neurons, ascending in each, ``int32[n, bits]``.
         hashes: What each neuron observes, as a hash; ascending, ``uint64[n]``.
         order: Where each of these neurons stands in the genome's cluster, ``int64[n]``.
-        content: A hash of what the cluster computes.
     """
 
     index: int
     connections: NDArray[np.int32]
     hashes: NDArray[np.uint64]
     order: NDArray[np.int64]
-    content: int
+
+    @property
+    def key(self) -> Hashable:
+        """What distinguishes it from clusters that compute something else: its connections."""
+        return self.index, self.connections.shape, self.connections.tobytes()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +67,6 @@ def cluster_of(genome: Genome, index: int) -> Cluster:
         connections=genome.cluster(index)[order],
         hashes=hashes[order],
         order=order,
-        content=int(genome.cluster_hashes[index]),
     )
 
 
@@ -71,4 +74,4 @@ def lone_cluster(index: int, connections: NDArray[np.int32]) -> Cluster:
     """Return the cluster with the given connections, ``int32[n, bits]`` ascending in a row."""
     genome = Genome.of_clusters([connections])
     cluster = cluster_of(genome, 0)
-    return Cluster(index, cluster.connections, cluster.hashes, cluster.order, cluster.content)
+    return Cluster(index, cluster.connections, cluster.hashes, cluster.order)

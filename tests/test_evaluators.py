@@ -1,0 +1,310 @@
+"""Every backend: the same votes bit for bit, and what an evaluation promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from networks import FITNESSES
+from networks import MEMORIES
+from networks import genomes
+from networks import make_genome
+from networks import make_task
+from networks import memory_settings
+from networks import tasks
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators import create_evaluator
+from optuna_wnn.evaluators import kernels
+from optuna_wnn.evaluators.cells import level
+from optuna_wnn.evaluators.cpu import CpuEvaluator
+from optuna_wnn.evaluators.jit import pext_loop
+from optuna_wnn.evaluators.readings import part_reading
+from optuna_wnn.evaluators.reference import ReferenceEvaluator
+from optuna_wnn.evaluators.registry import BACKENDS
+from optuna_wnn.evaluators.votes import clusters_of
+from optuna_wnn.genome import Genome
+from optuna_wnn.memory import MemorySettings
+from optuna_wnn.tasks.base import Examples
+from optuna_wnn.tasks.base import Task
+
+
+class LookUpEvaluator(CpuEvaluator):
+    """The ``cpu`` backend as it is on processors that have no ``pext`` instruction."""
+
+    use_pext = False
+
+
+COMPILED = [CpuEvaluator, LookUpEvaluator]
+
+
+def same(first, second) -> bool:
+    """Return whether two evaluations are the same to the last bit."""
+    losses = (first.cluster_losses, second.cluster_losses)
+    return (
+        first.cross_entropy == second.cross_entropy
+        and first.accuracy == second.accuracy
+        and np.array_equal(first.neuron_order, second.neuron_order)
+        and (losses[0] is losses[1] is None or np.array_equal(*losses))
+        and first.n_examples == second.n_examples
+    )
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+@settings(max_examples=120)
+@given(st.data())
+def test_votes_are_those_of_the_reference(compiled, data):
+    task, memory = data.draw(tasks()), data.draw(memory_settings())
+    genome = data.draw(genomes(task))
+    backend = compiled(task, memory, threads=data.draw(st.integers(1, 3)))
+    reading = part_reading(task, memory, "fitness")
+    clusters = clusters_of(genome)
+    expected = ReferenceEvaluator(task, memory).cluster_votes(clusters, reading)
+    for votes, right in zip(backend.cluster_votes(clusters, reading), expected, strict=True):
+        assert np.array_equal(votes.sums, right.sums)
+        assert np.array_equal(votes.scores, right.scores)
+
+
+@pytest.mark.parametrize("kind", MEMORIES, ids=lambda kind: f"{kind['mode']}-{kind['vote']}")
+@pytest.mark.parametrize("head", ["bits", "classes"])
+@pytest.mark.parametrize("bits", [[3, 8], [19], [23, 100]], ids=["small", "wide", "hashed"])
+def test_evaluations_are_those_of_the_reference(kind, head, bits):
+    task = make_task(head, n_inputs=110 if max(bits) > 64 else 30)
+    genome = make_genome(task, 5, bits)
+    memory = MemorySettings(**kind, temperature="fit")
+    right = ReferenceEvaluator(task, memory)
+    fast = CpuEvaluator(task, memory, threads=2)
+    for part in ("fitness", "validation", "test"):
+        assert same(fast.evaluate(genome, part), right.evaluate(genome, part))
+
+
+def without(task: Task, memory: MemorySettings, left_out: slice, genome: Genome) -> np.ndarray:
+    """Return the sums of votes on training examples that the memory never saw."""
+    kept = np.delete(np.arange(len(task.train)), left_out)
+    train = Examples(task.train.inputs[kept], task.train.targets[kept])
+    read = Examples(task.train.inputs[left_out], task.train.targets[left_out])
+    plain = replace(memory, fitness_on="validation")
+    evaluator = ReferenceEvaluator(replace(task, train=train, validation=read), plain)
+    evaluator.cells = ReferenceEvaluator(task, plain).cells  # as many levels
+    reading = part_reading(evaluator.task, plain, "fitness")
+    return np.stack([v.sums for v in evaluator.cluster_votes(clusters_of(genome), reading)])
+
+
+@pytest.mark.parametrize("backend", [ReferenceEvaluator, *COMPILED])
+@pytest.mark.parametrize("fitness_on", FITNESSES[1:])
+@pytest.mark.parametrize("kind", [k for k in MEMORIES if k["mode"] in ("ternary", "frequency")])
+def test_leaving_examples_out_is_training_without_them(backend, fitness_on, kind):
+    task = make_task(n_inputs=12, sizes=(23, 5, 5))
+    genome = make_genome(task, 3, [4])
+    memory = MemorySettings(**kind, fitness_on=fitness_on, blocks=4)
+    reading = part_reading(task, memory, "fitness")
+    votes = backend(task, memory).cluster_votes(clusters_of(genome), reading)
+    sums = np.stack([v.sums for v in votes])
+    for first, last in zip(reading.blocks[:-1], reading.blocks[1:], strict=True):
+        block = slice(int(first), int(last))
+        assert np.array_equal(sums[:, block], without(task, memory, block, genome))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_order_of_neurons_changes_no_result(backend):
+    task = make_task()
+    genome = make_genome(task, 6, [5])
+    evaluator = create_evaluator(task, backend=backend, cache_bytes=0)
+    evaluation = evaluator.evaluate(genome)
+    reordered = genome.reordered(evaluation.neuron_order)
+    again = evaluator.evaluate(reordered)
+    assert again.cross_entropy == evaluation.cross_entropy
+    assert np.array_equal(again.neuron_order, np.arange(genome.n_neurons))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_first_neuron_of_a_cluster_tells_positives_from_negatives_best(backend):
+    task = make_task(n_inputs=8, n_outputs=2, sizes=(400, 200, 5))
+    # The target is input 0, with some noise; the second neuron is the one that sees it.
+    genome = Genome.of_clusters([np.array([[3, 4], [0, 5], [6, 7]])])
+    order = create_evaluator(task, backend=backend).evaluate(genome).neuron_order
+    assert order[0] == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_number_of_threads_changes_no_result(threads):
+    task = make_task()
+    genome = make_genome(task, 13, [4, 9])
+    expected = CpuEvaluator(task, threads=1).evaluate(genome)
+    assert same(CpuEvaluator(task, threads=threads).evaluate(genome), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sampled_neuron_keeps_its_memory_when_others_change(backend):
+    task = make_task()
+    memory = MemorySettings(sample_rate=0.5)
+    genome = make_genome(task, 2, [4])
+    evaluator = create_evaluator(task, memory, backend=backend)
+    reading = part_reading(task, memory, "fitness")
+    rows = genome.cluster(0)
+    alone = [Genome.of_clusters([rows[i : i + 1]]) for i in range(2)]
+    both = evaluator.cluster_votes(clusters_of(Genome.of_clusters([rows])), reading)[0]
+    single = [evaluator.cluster_votes(clusters_of(g), reading)[0].sums for g in alone]
+    assert np.array_equal(both.sums, single[0] + single[1])
+
+
+def test_other_seeds_sample_other_examples():
+    task = make_task()
+    genome = make_genome(task, 4, [6])
+    results = {
+        create_evaluator(task, MemorySettings(sample_rate=0.5, sample_seed=seed))
+        .evaluate(genome)
+        .cross_entropy
+        for seed in range(4)
+    }
+    assert len(results) == 4
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_learning_beats_knowing_nothing(backend):
+    task = make_task(sizes=(2000, 500, 500))
+    evaluation = create_evaluator(task, backend=backend).evaluate(make_genome(task, 30, [6]))
+    assert evaluation.cross_entropy < 0.8 * np.log(task.n_outputs)
+    assert evaluation.accuracy > 0.5
+    assert evaluation.n_examples == 500
+
+
+def test_a_batch_is_the_same_as_one_by_one():
+    task = make_task()
+    batch = [make_genome(task, n, [4], seed=n) for n in (2, 3, 2)]
+    evaluator = CpuEvaluator(task, cache_bytes=0)
+    together = evaluator.evaluate_batch(batch)
+    assert all(
+        same(evaluation, evaluator.evaluate(genome))
+        for evaluation, genome in zip(together, batch, strict=True)
+    )
+
+
+class CountingEvaluator(ReferenceEvaluator):
+    """Counts the clusters that it computes."""
+
+    computed = 0
+
+    def cluster_votes(self, clusters, reading):
+        self.computed += len(clusters)
+        return super().cluster_votes(clusters, reading)
+
+
+@pytest.mark.parametrize("cache_bytes", [None, 0])
+def test_a_batch_computes_each_cluster_once(cache_bytes):
+    task = make_task()
+    genome = make_genome(task, 3, [4])
+    changed = Genome.of_clusters([genome.cluster(0), genome.cluster(1), genome.cluster(2)[:2]])
+    reordered = genome.reordered(np.arange(genome.n_neurons).reshape(3, 3)[:, ::-1].ravel())
+    evaluator = CountingEvaluator(task, cache_bytes=cache_bytes)
+    results = evaluator.evaluate_batch([genome, changed, reordered, genome])
+    assert evaluator.computed == task.n_clusters + 1
+    assert same(results[0], results[3])
+    assert results[2].cross_entropy == results[0].cross_entropy
+
+
+def test_only_clusters_that_changed_are_computed_again():
+    task = make_task()
+    genome = make_genome(task, 3, [4])
+    evaluator = CountingEvaluator(task)
+    first = evaluator.evaluate(genome)
+    assert same(evaluator.evaluate(genome), first)
+    assert evaluator.computed == task.n_clusters
+    evaluator.evaluate(genome, "test")
+    assert evaluator.computed == 2 * task.n_clusters
+
+
+def test_the_cache_stays_within_its_bytes_and_forgets_the_oldest():
+    task = make_task()
+    genome = make_genome(task, 3, [4])
+    of_one = 8 * (len(task.validation) + 2 * 3)
+    evaluator = CountingEvaluator(task, cache_bytes=2 * of_one)
+    evaluator.evaluate(genome)
+    assert evaluator.cache.nbytes == 2 * of_one
+    evaluator.evaluate(genome)  # of three clusters the first was forgotten
+    assert evaluator.computed == task.n_clusters + 1
+
+
+@pytest.mark.parametrize(
+    ("genome", "message"),
+    [
+        (Genome.of_clusters([np.array([[0]])]), "1 clusters where task small needs 3"),
+        (Genome.of_clusters([np.array([[20]])] * 3), "input 20 is observed where .* has 20"),
+    ],
+)
+def test_a_genome_of_another_task_is_refused(genome, message):
+    with pytest.raises(InputError, match=message):
+        create_evaluator(make_task()).evaluate(genome)
+
+
+def test_a_cluster_may_not_observe_what_it_cannot_see():
+    class Chained(Task):
+        @property
+        def visible(self):
+            return (5, 6, 20)
+
+    task = Chained(**vars(make_task()))
+    genome = Genome.of_clusters([np.array([[4]]), np.array([[6]]), np.array([[19]])])
+    with pytest.raises(InputError, match="neuron 1 observes input 6, but its cluster sees only 6"):
+        create_evaluator(task).evaluate(genome)
+
+
+def test_an_unknown_backend_is_refused_with_the_choices():
+    with pytest.raises(InputError, match="'gpu' is not one of auto, cpu, reference"):
+        create_evaluator(make_task(), backend="gpu")
+
+
+def test_a_backend_that_cannot_run_says_why(monkeypatch):
+    monkeypatch.setitem(BACKENDS, "cpu", ("no_such_module", "Nothing"))
+    with pytest.raises(InputError, match=r"cpu.*No module named"):
+        create_evaluator(make_task(), backend="cpu")
+    assert create_evaluator(make_task()).backend == "reference"
+
+
+def test_an_unknown_part_and_an_empty_one_are_refused():
+    task = make_task(sizes=(30, 10, 0))
+    evaluator = create_evaluator(task, backend="reference")
+    genome = make_genome(task, 1, [2])
+    with pytest.raises(InputError, match="'train' is not one of fitness, validation, test"):
+        evaluator.evaluate(genome, "train")
+    with pytest.raises(InputError, match="its test part is empty"):
+        evaluator.evaluate(genome, "test")
+
+
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"cache_bytes": -1}])
+def test_impossible_numbers_are_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        create_evaluator(make_task(), **wrong)
+
+
+def test_a_head_that_no_evaluator_knows_is_refused():
+    with pytest.raises(InputError, match="head 'tokens' is not one of bits, classes"):
+        create_evaluator(replace(make_task(), head="tokens"))
+
+
+def test_importing_the_package_loads_no_backend():
+    code = "import sys, optuna_wnn.evaluators; print({'numba', 'mlx'} & set(sys.modules))"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip() == "set()"
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+def test_bits_are_extracted_as_the_instruction_does(word, mask):
+    chosen = [(word >> i) & 1 for i in range(64) if (mask >> i) & 1]
+    expected = sum(bit << place for place, bit in enumerate(chosen))
+    assert int(pext_loop(np.uint64(word), np.uint64(mask))) == expected
+
+
+def test_compiled_levels_are_the_defined_ones():
+    counts = np.unique(
+        np.concatenate([np.arange(3000), 2 ** np.arange(40), 2 ** np.arange(40) - 1])
+    )
+    assert [int(kernels.level_of(np.uint64(n))) for n in counts] == level(counts).tolist()

@@ -1,0 +1,251 @@
+"""Refinement: the same moves on every backend, and never a worse loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from networks import MEMORIES
+from networks import genomes
+from networks import make_genome
+from networks import make_task
+from networks import memory_settings
+from networks import tasks
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators import create_evaluator
+from optuna_wnn.evaluators import heads
+from optuna_wnn.evaluators import loss
+from optuna_wnn.evaluators.cells import make_cells
+from optuna_wnn.evaluators.cpu import CpuEvaluator
+from optuna_wnn.evaluators.loss import NAT
+from optuna_wnn.evaluators.loss import BitLoss
+from optuna_wnn.evaluators.loss import ClassesLoss
+from optuna_wnn.evaluators.reference import ReferenceEvaluator
+from optuna_wnn.evaluators.refine import Draws
+from optuna_wnn.evaluators.refine import unobserved
+from optuna_wnn.evaluators.registry import BACKENDS
+from optuna_wnn.evaluators.votes import lone_cluster
+from optuna_wnn.genome import DIMENSIONS
+from optuna_wnn.genome import Bounds
+from optuna_wnn.memory import MemorySettings
+
+
+def bounds_of(task, visible=None):
+    most_bits = min(min(visible or (task.n_inputs,)), 128)
+    return Bounds(task.n_clusters, task.n_inputs, (1, 9), (1, most_bits), visible)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_the_compiled_climb_keeps_the_moves_of_the_plain_one(data):
+    task, memory = data.draw(tasks()), data.draw(memory_settings())
+    genome = data.draw(genomes(task, most_bits=25))
+    job = (
+        bounds_of(task),
+        {"connections"},
+        data.draw(st.integers(1, 30)),
+        data.draw(st.integers()),
+    )
+    plain, _ = ReferenceEvaluator(task, memory).refine(genome, *job)
+    for threads in (1, 3):
+        refined, evaluation = CpuEvaluator(task, memory, threads=threads).refine(genome, *job)
+        assert refined == plain
+    assert (
+        evaluation.cross_entropy == ReferenceEvaluator(task, memory).evaluate(plain).cross_entropy
+    )
+
+
+@pytest.mark.parametrize("kind", MEMORIES, ids=lambda kind: f"{kind['mode']}-{kind['vote']}")
+@pytest.mark.parametrize("head", ["bits", "classes"])
+def test_all_ways_to_climb_agree_over_many_moves(head, kind, monkeypatch):
+    task = make_task(head)
+    genome = make_genome(task, 4, [3, 6])
+    memory = MemorySettings(**kind, temperature=0.3)
+    job = (genome, bounds_of(task), {"connections"}, 90, 5)
+    plain, _ = ReferenceEvaluator(task, memory).refine(*job)
+    assert CpuEvaluator(task, memory, threads=2).refine(*job)[0] == plain
+    # Where memory is short, moved neurons are trained anew.
+    monkeypatch.setattr("optuna_wnn.evaluators.refine_cpu._SHARE_OF_MEMORY", 1 << 60)
+    assert CpuEvaluator(task, memory, threads=1).refine(*job)[0] == plain
+
+
+@pytest.mark.parametrize("head", ["bits", "classes"])
+def test_references_are_chosen_anew_alike(head, monkeypatch):
+    task = make_task(head, sizes=(60, 30, 5))
+    genome = make_genome(task, 2, [3])
+    job = (genome, bounds_of(task), {"connections"}, loss.REBASE_EVERY + 60, 5)
+    plain, _ = ReferenceEvaluator(task).refine(*job)
+    assert CpuEvaluator(task).refine(*job)[0] == plain
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("free", [*DIMENSIONS, "all"])
+@pytest.mark.parametrize("head", ["bits", "classes"])
+def test_every_free_dimension_improves(backend, free, head):
+    task = make_task(head, sizes=(600, 300, 5))
+    genome = make_genome(task, 3, [3])
+    evaluator = create_evaluator(task, backend=backend)
+    dimensions = set(DIMENSIONS) if free == "all" else {free}
+    before = evaluator.evaluate(genome)
+    refined, after = evaluator.refine(genome, bounds_of(task), dimensions, 60, 1)
+    refined.check(bounds_of(task))
+    assert after.cross_entropy < before.cross_entropy
+    if free != "all":
+        frozen = {"neurons": refined.bits, "bits": refined.neurons}.get(free)
+        assert frozen is None or np.all(frozen == 3)
+    if free == "connections":
+        assert np.array_equal(refined.neurons, genome.neurons)
+        assert np.array_equal(refined.bits, genome.bits)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("free", [{"connections"}, set(DIMENSIONS)])
+def test_the_result_is_a_function_of_the_seed(backend, free):
+    task = make_task()
+    genome = make_genome(task, 3, [4])
+    results = [
+        create_evaluator(task, backend=backend).refine(genome, bounds_of(task), free, 40, seed)[0]
+        for seed in (1, 1, 2, 2**70, -1)
+    ]
+    assert results[0] == results[1]
+    assert len({result.digest for result in results}) == 4
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("free", [{"connections"}, set(DIMENSIONS)])
+def test_no_cluster_observes_what_it_cannot_see(backend, free):
+    task = make_task(n_inputs=20)
+    visible = (5, 8, 20)
+    genome = make_genome(task, 3, [2])
+    seen = [rows % visible[k] for k, rows in enumerate([genome.cluster(k) for k in range(3)])]
+    start = type(genome).of_clusters(
+        np.array([[row[0], (row[0] + 1) % visible[k]] for row in rows])
+        for k, rows in enumerate(seen)
+    )
+    bounds = Bounds(3, 20, (2, 4), (1, 4), visible)
+    refined, _ = create_evaluator(task, backend=backend).refine(start, bounds, free, 90, 3)
+    refined.check(bounds)
+    assert refined != start
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_neuron_that_sees_all_inputs_stays(backend):
+    task = make_task(n_inputs=8)
+    genome = make_genome(task, 2, [8])
+    evaluator = create_evaluator(task, backend=backend)
+    refined, _ = evaluator.refine(genome, bounds_of(task), {"connections"}, 20, 0)
+    assert refined.digest == genome.digest
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("free", [set(), {"connections"}])
+def test_no_steps_only_put_the_neurons_in_order(backend, free):
+    task = make_task()
+    genome = make_genome(task, 4, [4])
+    evaluator = create_evaluator(task, backend=backend)
+    refined, evaluation = evaluator.refine(genome, bounds_of(task), free, 0 if free else 9, 1)
+    expected = evaluator.evaluate(genome)
+    assert refined == genome.reordered(expected.neuron_order)
+    assert evaluation.cross_entropy == expected.cross_entropy
+
+
+def test_the_evaluation_belongs_to_the_refined_genome():
+    task = make_task()
+    evaluator = create_evaluator(task)
+    refined, evaluation = evaluator.refine(
+        make_genome(task, 5, [4]), bounds_of(task), {"connections"}, 50, 1
+    )
+    again = evaluator.evaluate(refined)
+    assert again.cross_entropy == evaluation.cross_entropy
+    assert np.array_equal(again.neuron_order, evaluation.neuron_order)
+    assert np.array_equal(evaluation.neuron_order, np.arange(refined.n_neurons))
+
+
+def test_the_start_is_unchanged_and_must_lie_within_bounds():
+    task = make_task()
+    genome = make_genome(task, 3, [4])
+    digest = genome.digest
+    evaluator = create_evaluator(task)
+    evaluator.refine(genome, bounds_of(task), {"connections"}, 30, 1)
+    assert genome.digest == digest
+    with pytest.raises(InputError, match="outside"):
+        evaluator.refine(genome, Bounds(3, 20, (1, 2), (4, 4)), {"connections"}, 30, 1)
+    with pytest.raises(InputError, match="-1 steps"):
+        evaluator.refine(genome, bounds_of(task), {"connections"}, -1, 1)
+
+
+class RecordedBitLoss(BitLoss):
+    """Notes every loss that it gives."""
+
+    seen: list[int]
+
+    def of(self, sums, n_neurons):
+        value = super().of(sums, n_neurons)
+        RecordedBitLoss.seen.append(value)
+        return value
+
+
+def test_the_loss_of_every_bit_never_gets_worse(monkeypatch):
+    task = make_task(n_outputs=2)
+    genome = make_genome(task, 3, [4])
+    bounds = bounds_of(task)
+    losses = []
+    for steps in range(0, 40, 4):
+        refined, _ = CpuEvaluator(task).refine(genome, bounds, {"connections"}, steps, 2)
+        RecordedBitLoss.seen = []
+        monkeypatch.setattr("optuna_wnn.evaluators.refine.BitLoss", RecordedBitLoss)
+        ReferenceEvaluator(task).refine(refined, bounds, {"connections"}, 1, 0)
+        losses.append(RecordedBitLoss.seen[0])
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("kind", MEMORIES, ids=lambda kind: f"{kind['mode']}-{kind['vote']}")
+def test_the_loss_in_fixed_point_is_that_of_the_head(kind):
+    task = make_task("bits", n_outputs=2)
+    genome = make_genome(task, 5, [4])
+    evaluator = ReferenceEvaluator(task, MemorySettings(**kind))
+    captured = {}
+
+    def record(job, wiring):
+        captured["job"] = job
+        return wiring
+
+    evaluator._climb = record
+    _, evaluation = evaluator.refine(genome, bounds_of(task), {"connections"}, 1, 0)
+    job = captured["job"]
+    sums = evaluator.cluster_votes([lone_cluster(0, genome.cluster(0))], job.reading)[0].sums
+    fixed = BitLoss(job.cells, 1, 0, task.validation.targets).of(sums, 5)
+    assert fixed / NAT / len(sums) == pytest.approx(evaluation.cross_entropy, abs=1e-3)
+
+
+@given(st.integers(2, 40), st.integers(0, 99), st.sampled_from([0.05, 1.0, 4.0]))
+def test_the_softmax_in_fixed_point_is_that_of_the_head(n_classes, seed, temperature):
+    rng = np.random.default_rng(seed)
+    cells = make_cells(MemorySettings(vote="log_odds"), "classes", n_classes, 100)
+    targets = rng.integers(0, n_classes, 50)
+    sums = rng.integers(-2000, 2000, (n_classes, 50))
+    fixed = ClassesLoss(cells, temperature, n_classes, targets)
+    for k, row in enumerate(sums):
+        fixed.set_row(k, row, 1)
+    fixed.rebase(0)
+    outputs = cells.outputs(sums, np.ones(n_classes, np.int64))
+    expected = heads.classes_result(outputs, targets, temperature).cross_entropy
+    assert fixed.current / NAT / 50 == pytest.approx(expected, abs=0.01, rel=0.01)
+
+
+@given(st.integers(), st.integers(0, 50), st.integers(0, 10**6), st.integers(1, 1000))
+def test_draws_are_below_their_limit_and_repeat(seed, stream, step, limit):
+    first = [Draws(seed, stream, step).below(limit, i) for i in range(9)]
+    assert first == [Draws(seed, stream, step).below(limit, i) for i in range(9)]
+    assert all(0 <= draw < limit for draw in first)
+
+
+@given(st.sets(st.integers(0, 30), min_size=1, max_size=30), st.data())
+def test_unobserved_inputs_are_counted_past_the_observed(observed, data):
+    free = [i for i in range(31) if i not in observed]
+    index = data.draw(st.integers(0, len(free) - 1))
+    assert unobserved(np.array(sorted(observed), np.int32), index) == free[index]
