@@ -536,5 +536,7 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
             yield from _differences(before, now, f"{path}.{i}")
         if len(old) != len(new):
             yield f"{path} had {len(old)} entries, has {len(new)}"
+    elif old != new and path == "data":
+        yield f"the task's data changed (from digest {old} to {new})"
     elif old != new:
         yield f"{path} was {json.dumps(old)}, is {json.dumps(new)}"

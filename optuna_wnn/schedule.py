@@ -69,7 +69,7 @@ def stalled_generations(best: NDArray[np.float64], min_improvement: float) -> in
     for now in best[1:]:
         # Before the first trial the reference is infinite, and any number is progress.
         needed = np.where(np.isfinite(reference), np.abs(reference) * min_improvement, 0.0)
-        if (reference - now > needed).any():
+        if (now < reference - needed).any():
             stalled, reference = 0, now
         else:
             stalled += 1

@@ -25,8 +25,9 @@ def this_worker() -> str:
 
 def is_gone(worker: str) -> bool:
     """Return whether a worker is known to have ended; of other hosts nothing is known."""
-    host, process, started = worker.rsplit(":", 2)
-    if host != socket.gethostname():
+    host, _, rest = worker.partition(f"{socket.gethostname()}:")
+    process, _, started = rest.partition(":")
+    if host or not process.isdecimal():
         return False
     try:
         found = psutil.Process(int(process))
