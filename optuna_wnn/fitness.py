@@ -108,7 +108,7 @@ def non_dominated_ranks(losses: NDArray[np.float64]) -> NDArray[np.int64]:
     left = np.ones(len(losses), bool)
     front = 0
     while left.any():
-        now: NDArray[np.bool_] = left & ~dominates[left].any(axis=0)
+        now = left & ~np.any(dominates, axis=0, where=left[:, None])
         ranks[now] = front
         left &= ~now
         front += 1

@@ -124,7 +124,8 @@ def test_reseeding_changes_a_sampler_without_a_seed_and_no_other(make: Seeded) -
 
 @pytest.mark.parametrize("make", SEEDED)
 def test_a_copy_or_a_pickle_goes_on_as_the_original_would(make: Seeded) -> None:
-    for twin in (copy.deepcopy, lambda sampler: pickle.loads(pickle.dumps(sampler))):
+    twins: list[Callable[[Any], Any]] = [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))]
+    for twin in twins:
         study = optuna.create_study(sampler=make(7))
         study.optimize(objective, n_trials=11)
         study.sampler = twin(study.sampler)

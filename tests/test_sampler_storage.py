@@ -225,8 +225,11 @@ def test_two_processes_with_one_seed_evaluate_no_genome_twice(kind: str, url: st
     children = [child_of(trial) for trial in study.trials]
     assert len({(c.generation, c.index) for c in children}) == 80
     assert len({c.worker for c in children}) == 2
+    # Where both saw that both had a place, both left it; most such gaps are filled later.
     sizes = Counter(c.generation for c in children)
-    assert len([size for size in sizes.values() if size < max(sizes.values())]) <= 3
+    full = {"genetic": 8, "tabu": 6}[kind]
+    assert max(sizes.values()) == full
+    assert len(sizes) <= 80 // full + 3
 
 
 def test_a_copied_study_continues_as_the_original_would(url: str) -> None:

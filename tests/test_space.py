@@ -33,6 +33,7 @@ from optuna_wnn.tasks.base import Examples
 from optuna_wnn.tasks.base import Task
 
 
+WIRES: Any = ("wires",)
 WIDE = GenomeSpace(Bounds(20, 40, (1, 6), (2, 8)))  # 40 free counts: too many to show
 
 OTHERS: list[Any] = [
@@ -64,7 +65,7 @@ def test_a_space_fits_its_task() -> None:
     ("make", "message"),
     [
         (lambda: GenomeSpace(SPACE.bounds, ()), "space.free: nothing is free"),
-        (lambda: GenomeSpace(SPACE.bounds, ("wires",)), "space.free: wires is free; give one or"),
+        (lambda: GenomeSpace(SPACE.bounds, WIRES), "space.free: wires is free; give one or"),
         (
             lambda: GenomeSpace(SPACE.bounds, ("bits",), (9, 4)),
             r"space.start: 9 neurons are outside \[1, 6\]",

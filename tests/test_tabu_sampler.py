@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -191,7 +192,7 @@ def test_no_accepted_move_was_tabu_unless_it_beat_the_best() -> None:
 
 def wiring_objective(trial: Trial) -> float:
     genome = WIRING.suggest(trial)
-    return float(np.abs(genome.connections - 6).sum() + 0.001 * (genome.handle % 100))
+    return int(np.abs(genome.connections - 6).sum()) + 0.001 * (genome.handle % 100)
 
 
 # -- one neighbour, several sources ---------------------------------------------------------------
@@ -264,7 +265,7 @@ def test_on_ordinary_parameters_one_changes_at_a_time() -> None:
         x = [trial.suggest_int(f"x{i}", -9, 9) for i in range(3)]
         y = trial.suggest_float("y", 1e-3, 1e3, log=True)
         z = trial.suggest_categorical("z", ["a", "b", "c"])
-        return sum((v - 2) ** 2 for v in x) + np.log(y) ** 2 + (z != "b")
+        return sum((v - 2) ** 2 for v in x) + math.log(y) ** 2 + (z != "b")
 
     study = searched(n_trials=121, goal=sphere)
     everything = study.trials
