@@ -57,7 +57,8 @@ def _level_middles(n_levels: int) -> NDArray[np.float64]:
     levels = np.arange(n_levels)
     shift = np.maximum(0, (levels >> (_EXACT_BITS - 1)) - 1)
     lowest = (levels - (shift << (_EXACT_BITS - 1))) << shift
-    return lowest + ((1 << shift) - 1) / 2
+    middles: NDArray[np.float64] = lowest + ((1 << shift) - 1) / 2
+    return middles
 
 
 def share_vote(positives: NDArray[np.int64], seen: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -124,7 +125,8 @@ class Cells:
             return self.votes[np.where(majority < 0, 1, 2 * majority)]
         if self.kind == "share":
             return share_vote(positives, seen)
-        return self.table[level(positives) * self.n_levels + level(negatives)]
+        votes: NDArray[np.int64] = self.table[level(positives) * self.n_levels + level(negatives)]
+        return votes
 
     def outputs(
         self, sums: NDArray[np.int64], neurons: NDArray[np.integer[Any]]
@@ -139,10 +141,13 @@ class Cells:
             ``float64[K, E]``: means in [0, 1], or log-odds.
         """
         if not self.packed:
-            return sums / (neurons.astype(np.float64) * self.scale)[:, None]
+            means: NDArray[np.float64] = sums / (neurons * float(self.scale))[:, None]
+            return means
         numerators, weights = unpack(sums)
         scaled = numerators * (WEIGHT_SCALE / NUMERATOR_SCALE)
-        return np.divide(scaled, weights, out=np.zeros(sums.shape), where=weights > 0)
+        outputs = np.zeros(sums.shape)
+        np.divide(scaled, weights, out=outputs, where=weights > 0)
+        return outputs
 
     def ranking_votes(self, sums: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the part of summed votes that says yes or no; neurons are ranked by it."""
@@ -157,8 +162,8 @@ def _level_table(memory: MemorySettings, n_outcomes: int, n_levels: int) -> NDAr
     if memory.vote == "log_odds":
         share = memory.prior / n_outcomes
         odds = np.log((positives + share) / (negatives + memory.prior - share))
-        votes = np.rint(odds * LOG_ODDS_SCALE)
-        return np.clip(votes, -_VOTE_LIMIT, _VOTE_LIMIT).astype(np.int64).ravel()
+        votes: NDArray[np.int64] = np.rint(odds * LOG_ODDS_SCALE).astype(np.int64).ravel()
+        return votes.clip(-_VOTE_LIMIT, _VOTE_LIMIT)
     p = (positives + memory.prior / 2) / (seen + memory.prior)
     q = (negatives + memory.prior / 2) / (seen + memory.prior)
     entropy = -(p * np.log2(p) + q * np.log2(q))
@@ -215,6 +220,7 @@ def sampled(key: np.uint64, n_examples: int, rate: float) -> NDArray[np.bool_]:
 
     Example ``e`` is, if and only if ``mix64(mix64(key) + e)`` is below the rate's threshold.
     """
-    start = mix64(np.array([key], np.uint64))
-    draws = mix64(start + np.arange(n_examples, dtype=np.uint64))
-    return draws < np.uint64(sample_threshold(rate))
+    examples = np.arange(n_examples, dtype=np.uint64)
+    draws = mix64(np.add(mix64(np.array([key], np.uint64)), examples, dtype=np.uint64))
+    kept: NDArray[np.bool_] = draws < np.uint64(sample_threshold(rate))
+    return kept

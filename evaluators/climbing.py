@@ -113,7 +113,7 @@ def draw_state(seed: Any, stream: int, step: int) -> Any:
 
 
 @compiled
-def below(state: Any, limit: int, which: int) -> int:
+def below(state: Any, limit: Any, which: int) -> Any:
     """Return what :meth:`Draws.below` returns."""
     return np.int64(((mix(state + U(which)) >> U(32)) * U(limit)) >> U(32))
 

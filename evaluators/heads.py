@@ -16,6 +16,7 @@ LOG_ODDS_LIMIT: Final = float(np.log((1 - LEAST_PROBABILITY) / LEAST_PROBABILITY
 HEADS: Final[tuple[Head, ...]] = ("bits", "classes")
 
 _COST_SCALE: Final = 2.0**32  # log-probabilities are compared as integers: ties are exact
+_CHUNK: Final = 2048  # examples at a time, so that what is computed stays in the cache
 _GOLDEN: Final = (5**0.5 - 1) / 2
 
 
@@ -39,8 +40,10 @@ def cluster_targets(
 ) -> NDArray[np.uint8]:
     """Return for every example whether it is a positive one of ``cluster``, ``uint8[E]``."""
     if head == "classes":
-        return (targets == cluster).astype(np.uint8)
-    return ((targets >> (n_clusters - 1 - cluster)) & 1).astype(np.uint8)
+        positive: NDArray[np.bool_] = targets == cluster
+        return positive.astype(np.uint8)
+    bits: NDArray[np.int64] = targets >> (n_clusters - 1 - cluster)
+    return (bits & 1).astype(np.uint8)
 
 
 def bit_log_odds(outputs: NDArray[np.float64], are_log_odds: bool) -> NDArray[np.float64]:
@@ -70,6 +73,20 @@ def bits_result(
         targets: ``int64[E]``, each below ``n_outputs``.
         n_outputs: The size of the vocabulary, in ``(2**(K-1), 2**K]``.
     """
+    n_examples = len(targets)
+    cross_entropy, hits = np.empty(n_examples), np.empty(n_examples)
+    cluster_losses = np.zeros(len(log_odds))
+    for first in range(0, n_examples, _CHUNK):
+        run = slice(first, first + _CHUNK)
+        losses, cross_entropy[run], hits[run] = _bits_of(log_odds[:, run], targets[run], n_outputs)
+        cluster_losses += losses.sum(axis=1)
+    return HeadResult(float(cross_entropy.mean()), float(hits.mean()), cluster_losses / n_examples)
+
+
+def _bits_of(
+    log_odds: NDArray[np.float64], targets: NDArray[np.int64], n_outputs: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the loss per bit and example, and the cross-entropy and the hit per example."""
     n_bits = len(log_odds)
     positions = n_bits - 1 - np.arange(n_bits)
     is_one = ((targets >> positions[:, None]) & 1).astype(bool)
@@ -86,8 +103,7 @@ def bits_result(
     else:
         cross_entropy += np.log(_mass_below(log_odds, n_outputs))
         least, tied = _best_below(log_odds, costs, free, n_outputs)
-    hits = np.where(target_cost == least, 1 / tied, 0.0)
-    return HeadResult(float(cross_entropy.mean()), float(hits.mean()), losses.mean(axis=1))
+    return losses, cross_entropy, np.where(target_cost == least, 1 / tied, 0.0)
 
 
 def _mass_below(log_odds: NDArray[np.float64], n_outputs: int) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 from typing import TypeVar
+from typing import cast
 
 import numpy as np
 from llvmlite import binding
@@ -26,8 +27,13 @@ def compiled(function: Function) -> Function:
     Never with fast-math: every processor must give the same result. Never with threads of
     numba's own: callers run compiled functions in threads of theirs.
     """
-    wrapped: Function = njit(nogil=True, cache=True, error_model="numpy")(function)
-    return wrapped
+    decorate: Any = njit(nogil=True, cache=True, error_model="numpy")
+    return cast("Function", decorate(function))
+
+
+def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let compiled code use what ``function`` generates; its first argument is numba's own."""
+    return cast("Callable[..., Any]", intrinsic(function))
 
 
 def has_fast_pext() -> bool:
@@ -52,7 +58,7 @@ def _binary_llvm(name: str) -> Any:
     return codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@instruction
 def _pext_instruction(typing_context: Any, word: Any, mask: Any) -> Any:
     """Return the bits of ``word`` that ``mask`` picks, moved together."""
     return types.uint64(types.uint64, types.uint64), _binary_llvm("llvm.x86.bmi.pext.64")
@@ -72,10 +78,10 @@ def pext_loop(word: Any, mask: Any) -> Any:
     return result
 
 
-pext = _pext_instruction if HAS_PEXT else pext_loop
+pext: Callable[..., Any] = _pext_instruction if HAS_PEXT else pext_loop
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@instruction
 def leading_zeros(typing_context: Any, word: Any) -> Any:
     """Return how many zeros a 64-bit word begins with; 64 if it is 0."""
 
@@ -85,7 +91,7 @@ def leading_zeros(typing_context: Any, word: Any) -> Any:
     return types.uint64(types.uint64), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@instruction
 def trailing_zeros(typing_context: Any, word: Any) -> Any:
     """Return how many zeros a 64-bit word ends with; the word is not 0."""
 

@@ -196,7 +196,7 @@ def _class_losses(mass: Any, places: Any, zero: int, whole: Any, rest: Any) -> i
         zeros = leading_zeros(number)
         leading = (number << (zeros - U(1))) >> U(62 - LOG_BITS)
         logarithm = np.int64(whole[U(64) - zeros]) + np.int64(rest[leading & _LOG_MASK])
-        loss = logarithm - np.int64(places[i] - zero) * _PER_STEP
+        loss: Any = logarithm - np.int64(places[i] - zero) * _PER_STEP
         total += loss if loss > 0 else 0
     return total
 

@@ -59,10 +59,12 @@ class Quantiser:
         if self.packed:
             numerators, weights = unpack(sums)
             scaled = numerators * self.factor
-            value = np.divide(scaled, weights, out=np.zeros(len(sums)), where=weights > 0)
+            value = np.zeros(len(sums))
+            np.divide(scaled, weights, out=value, where=weights > 0)
         else:
             value = sums / (self.divisor * n_neurons)
-        return np.floor(value + 0.5).astype(np.int64)
+        steps: NDArray[np.int64] = np.floor(value + 0.5).astype(np.int64)
+        return steps
 
 
 def bit_quantiser(cells: Cells) -> tuple[Quantiser, int]:

@@ -97,7 +97,8 @@ def neuron_votes(
         states = [1] * n_cells
         for cell, sign in zip(written.tolist(), signs.tolist(), strict=True):
             states[cell] = min(states[cell] + 1, 3) if sign else max(states[cell] - 1, 0)
-        return cells.votes[np.array(states)[read_cells]]
+        votes: NDArray[np.int64] = cells.votes[np.array(states)[read_cells]]
+        return votes
     seen = np.bincount(written, minlength=n_cells)
     positive = np.bincount(written[signs == 1], minlength=n_cells)
     if cells.kind == "flags":
