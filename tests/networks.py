@@ -47,7 +47,9 @@ def make_task(
             bits[:, 8:] = copies ^ (rng.random(copies.shape) < 0.02)
         code = bits[:, 0] + 2 * bits[:, 2 % n_inputs] + 4 * (bits[:, 1] ^ bits[:, n_inputs - 1])
         noise = rng.integers(0, n_outputs, size) * (rng.random(size) < 0.1)
-        return Examples(pack_bits(bits.astype(bool)), ((code + noise) % n_outputs).astype(np.int64))
+        return Examples(
+            pack_bits(bits.astype(bool)), ((code + noise) % n_outputs).astype(np.int64)
+        )
 
     train, validation, test = (examples(size) for size in sizes)
     return Task("small", head, n_inputs, n_outputs, train, validation, test, (1, n_inputs))
