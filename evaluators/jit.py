@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from typing import TypeVar
 from typing import cast
@@ -21,14 +23,33 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _SLOW_PEXT = ("bdver4", "znver1", "znver2")
 
 
+def _stamp() -> str:
+    """Return a digest of the source of this package."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_STAMP = _stamp()
+
+
 def compiled(function: Function) -> Function:
-    """Compile ``function`` at its first call.
+    """Compile ``function`` at its first call, and keep the machine code on disk.
 
     Never with fast-math: every processor must give the same result. Never with threads of
     numba's own: callers run compiled functions in threads of theirs.
     """
-    decorate: Any = njit(nogil=True, cache=True, error_model="numpy")
-    return cast("Function", decorate(function))
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    try:
+        dispatcher: Any = njit(**options, cache=True)(function)
+    except RuntimeError:  # neither this folder nor the user's cache folder can be written
+        return cast("Function", njit(**options)(function))
+    # Numba looks at the age of one file; compiled code contains what other files define too.
+    cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if hasattr(cache_file, "_source_stamp"):
+        cache_file._source_stamp = _STAMP
+    return cast("Function", dispatcher)
 
 
 def instruction(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,10 +22,10 @@ from networks import tasks
 
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import create_evaluator
+from optuna_wnn.evaluators import jit
 from optuna_wnn.evaluators import kernels
 from optuna_wnn.evaluators.cells import level
 from optuna_wnn.evaluators.cpu import CpuEvaluator
-from optuna_wnn.evaluators.jit import pext_loop
 from optuna_wnn.evaluators.readings import part_reading
 from optuna_wnn.evaluators.reference import ReferenceEvaluator
 from optuna_wnn.evaluators.registry import BACKENDS
@@ -300,7 +301,7 @@ def test_importing_the_package_loads_no_backend():
 def test_bits_are_extracted_as_the_instruction_does(word, mask):
     chosen = [(word >> i) & 1 for i in range(64) if (mask >> i) & 1]
     expected = sum(bit << place for place, bit in enumerate(chosen))
-    assert int(pext_loop(np.uint64(word), np.uint64(mask))) == expected
+    assert int(jit.pext_loop(np.uint64(word), np.uint64(mask))) == expected
 
 
 def test_compiled_levels_are_the_defined_ones():
@@ -308,3 +309,13 @@ def test_compiled_levels_are_the_defined_ones():
         np.concatenate([np.arange(3000), 2 ** np.arange(40), 2 ** np.arange(40) - 1])
     )
     assert [int(kernels.level_of(np.uint64(n))) for n in counts] == level(counts).tolist()
+
+
+def test_code_compiles_where_nothing_can_be_kept_on_disk(monkeypatch):
+    def njit(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return numba.njit(**options)
+
+    monkeypatch.setattr(jit, "njit", njit)
+    assert jit.compiled(lambda x: x + 1)(1) == 2
