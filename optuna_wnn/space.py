@@ -140,8 +140,7 @@ class GenomeSpace:
         handle = trial.suggest_int(store.GENOME_PARAMETER, 0, 2**HANDLE_BITS)
         given = child = None
         if isinstance(trial, Trial | FrozenTrial):
-            given = store.read_genome(trial)
-            child = store.read_child(store.system_attributes(trial))
+            given, child = store.read_genome_and_child(trial)
         # Fresh from the sampler, it obeys the parameters. Later calls find it as it was left.
         is_fresh = given is None or (child is not None and child.handle == given.handle)
         genome = given

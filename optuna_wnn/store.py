@@ -374,7 +374,22 @@ def read_genome(trial: Trial | FrozenTrial, study: optuna.Study | None = None) -
     Raises:
         InputError: If the genome is damaged, or ``study`` is needed.
     """
+    return _genome_in(system_attributes(trial), trial, study)
+
+
+def read_genome_and_child(trial: Trial | FrozenTrial) -> tuple[Genome | None, Child | None]:
+    """Return the genome and the place of a trial by one look into the storage.
+
+    Raises:
+        InputError: As :func:`read_genome`.
+    """
     attributes = system_attributes(trial)
+    return _genome_in(attributes, trial, None), read_child(attributes)
+
+
+def _genome_in(
+    attributes: Mapping[str, Any], trial: Trial | FrozenTrial, study: optuna.Study | None
+) -> Genome | None:
     where = f"trial {trial.number}"
     if isinstance(trial, Trial):
         study = trial.study

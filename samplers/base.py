@@ -61,6 +61,21 @@ class Start:
     state: Any
 
 
+@dataclass(frozen=True)
+class Held:
+    """What a sampler keeps of a running trial: a look into the storage costs milliseconds.
+
+    Attributes:
+        child: Its place.
+        genome: Its genome, if it has one yet.
+        is_named: Whether ``enqueue_trial`` fixed its parameter ``genome``.
+    """
+
+    child: Child
+    genome: Genome | None
+    is_named: bool
+
+
 class KnownStudy:
     """What a sampler keeps of one study; all of it can be had from the storage again."""
 
@@ -69,7 +84,7 @@ class KnownStudy:
         self.history = History(study)
         self.space = GenomeSpace.read(study)
         self.seed: int | None = None
-        self.in_flight: dict[int, tuple[Child, Genome | None]] = {}  # by number of the trial
+        self.in_flight: dict[int, Held] = {}  # by number of the trial
         self.starts: list[Start] = []  # by generation
         self.planned: set[int] = set()  # generations whose plan is in the storage
 
@@ -215,11 +230,12 @@ class GenomeSampler(BaseSampler, abc.ABC):
         """Return the genome's own value where the parameter shows it, else a varied one."""
         known = self._known(study)
         with known.lock:
-            child, genome = self._placed(known, study, trial)
+            held = self._held(known, study, trial)
+            child, genome = held.child, held.genome
             is_genome = (
                 param_name == store.GENOME_PARAMETER and param_distribution == GENOME_DISTRIBUTION
             )
-            if genome is None and (is_genome or _fixed_handle(trial) is not None):
+            if genome is None and (is_genome or held.is_named):
                 # The first trial of a study: the objective has only now told the space.
                 child, genome = self._give_out(known, study, trial, child)
             if genome is not None and known.space is not None:
@@ -376,19 +392,18 @@ class GenomeSampler(BaseSampler, abc.ABC):
     def _hold(
         self, known: KnownStudy, trial: FrozenTrial, child: Child, genome: Genome | None
     ) -> None:
-        known.in_flight[trial.number] = child, genome
+        is_named = _fixed_handle(trial) is not None
+        known.in_flight[trial.number] = Held(child, genome, is_named)
         while len(known.in_flight) > _MOST_IN_FLIGHT:
             known.in_flight.pop(next(iter(known.in_flight)))
 
-    def _placed(
-        self, known: KnownStudy, study: optuna.Study, trial: FrozenTrial
-    ) -> tuple[Child, Genome | None]:
+    def _held(self, known: KnownStudy, study: optuna.Study, trial: FrozenTrial) -> Held:
         """Return the place and the genome of a running trial, from the storage if need be."""
         if trial.number not in known.in_flight:
             stored = store.trial_by_number(study, trial.number) or trial
             child = store.read_child(stored.system_attrs) or known.history.outside(trial.number)
             genome = known.history.genomes.unpack(stored.system_attrs, f"trial {trial.number}")
-            self._hold(known, trial, child, genome)
+            self._hold(known, stored, child, genome)
         return known.in_flight[trial.number]
 
     # -- randomness --

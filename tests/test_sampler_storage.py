@@ -13,6 +13,8 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
+from optuna.samplers import BaseSampler
+from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.trial import Trial
 from optuna.trial import TrialState
@@ -301,6 +303,22 @@ def test_a_trial_costs_as_many_storage_calls_after_2000_trials_as_after_200(kind
     assert calls_per_trial(study, counting.calls) == few
     assert few["get_all_trials"] == 20  # Optuna's own, for waiting trials
     assert few.total() < 20 * 25
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_parameter_costs_no_more_storage_calls_than_under_random_search(kind: str) -> None:
+    def calls(sampler: BaseSampler, n_parameters: int) -> Counter[str]:
+        counting = Counting(open_storage("memory:"))
+        study = study_of(sampler, counting.storage())
+        for _ in range(20):
+            counting.calls.clear()
+            trial = study.ask({f"x{i}": FloatDistribution(0, 1) for i in range(n_parameters)})
+            study.tell(trial, 0.0)
+        return counting.calls
+
+    one, ten = (calls(SAMPLERS[kind](1), n) for n in (1, 10))
+    random_one, random_ten = (calls(RandomSampler(seed=1), n) for n in (1, 10))
+    assert ten - one == random_ten - random_one
 
 
 @pytest.mark.parametrize("kind", KINDS)
