@@ -155,16 +155,17 @@ class _Kernel:
             )
             return ClusterVotes(sums, scores)
         train, read = self.train[:, 0], reading.examples.inputs[:, 0]
-        abreast = n_bits <= fused.ABREAST_BITS
         if cells.counting:
-            count = fused.count_votes if abreast else fused.wide_count_votes
+            narrow = n_bits <= fused.COUNT_BITS
+            count = fused.count_votes if narrow else fused.wide_count_votes
             count(
                 connections, train, train_positives, read, read_positives,
                 self.kind, cells.votes, cells.table, self.n_levels, sums, scores,
             )  # fmt: skip
         else:
             weights = sum(int(vote) << 16 * state for state, vote in enumerate(cells.votes))
-            state = fused.state_votes if abreast else fused.wide_state_votes
+            narrow = n_bits <= fused.STATE_BITS
+            state = fused.state_votes if narrow else fused.wide_state_votes
             state(
                 connections, train, train_positives, read, read_positives,
                 self.start, np.uint64(self.down), np.uint64(self.up), np.uint64(weights),

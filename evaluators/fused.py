@@ -20,7 +20,9 @@ from optuna_wnn.evaluators.kernels import votes_of_cells
 
 
 ABREAST: Final = 4
-ABREAST_BITS: Final = 18  # above, four tables no longer fit; neurons then go one by one
+# Above, four tables of states or of counts no longer fit; neurons then go one by one.
+STATE_BITS: Final = 18
+COUNT_BITS: Final = 14
 
 U = np.uint64
 _HALF: Final = U(32)
