@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.distributions import IntDistribution
 from optuna.samplers import BaseSampler
 
@@ -32,7 +33,7 @@ SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
     "WNNGeneticSampler": lambda: WNNGeneticSampler(seed=0, population_size=50),
     "WNNTabuSearchSampler": lambda: WNNTabuSearchSampler(seed=0, n_neighbors=50),
 }
-DISTRIBUTIONS = {f"x{i}": IntDistribution(0, 63) for i in range(16)}
+DISTRIBUTIONS: dict[str, BaseDistribution] = {f"x{i}": IntDistribution(0, 63) for i in range(16)}
 
 
 def run(study: optuna.Study, n_trials: int) -> list[float]:

@@ -23,7 +23,7 @@ from optuna_wnn import WNNTabuSearchSampler
 from optuna_wnn.schedule import AdaptiveScaling
 
 
-def configurations() -> list[Any]:
+def configurations(*, several_objectives: bool) -> list[Any]:
     """Return every kind of sampler that the whole contract is checked with."""
     kinds: dict[str, Callable[[], BaseSampler]] = {
         "genetic": WNNGeneticSampler,
@@ -35,7 +35,7 @@ def configurations() -> list[Any]:
         "tabu-hill": lambda: WNNTabuSearchSampler(seed=1, n_neighbors=1),
         "tabu-many": lambda: WNNTabuSearchSampler(seed=1, n_neighbors=4, n_sources=3),
     }
-    for kind in FitnessCalculatorType:
+    for kind in FitnessCalculatorType if several_objectives else ():
         kinds[f"genetic-{kind.value}"] = lambda kind=kind: WNNGeneticSampler(  # type: ignore[misc]
             seed=1, population_size=3, fitness=kind
         )
@@ -46,20 +46,20 @@ def configurations() -> list[Any]:
 
 
 class TestBasic(BasicSamplerTestCase):
-    @pytest.fixture(params=configurations())
+    @pytest.fixture(params=configurations(several_objectives=False))
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
         made: Callable[[], BaseSampler] = request.param
         return made
 
 
 class TestMultiObjective(MultiObjectiveSamplerTestCase):
-    @pytest.fixture(params=configurations())
+    @pytest.fixture(params=configurations(several_objectives=True))
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
         made: Callable[[], BaseSampler] = request.param
         return made
 
 
-# -- what Optuna tests of its own samplers only ----------------------------------------------------
+# -- what Optuna tests of its own samplers only ---------------------------------------------------
 
 
 SEEDED = [
