@@ -46,7 +46,7 @@ def compiled(function: Function) -> Function:
     except RuntimeError:  # neither this folder nor the user's cache folder can be written
         return cast("Function", njit(**options)(function))
     # Numba looks at the age of one file; compiled code contains what other files define too.
-    cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = _STAMP
     return cast("Function", dispatcher)

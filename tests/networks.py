@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import strategies as st
 
 from optuna_wnn.genome import Genome
+from optuna_wnn.memory import FitnessOn
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.tasks.base import Examples
 from optuna_wnn.tasks.base import Head
@@ -14,7 +17,7 @@ from optuna_wnn.tasks.base import pack_bits
 
 
 # Every memory mode with every vote it allows.
-MEMORIES = (
+MEMORIES: tuple[dict[str, Any], ...] = (
     {"mode": "wisard", "vote": "mean", "empty_value": 0.3},
     {"mode": "ternary", "vote": "mean", "empty_value": 0.5},
     {"mode": "quad_binary", "vote": "mean"},
@@ -23,7 +26,7 @@ MEMORIES = (
     {"mode": "frequency", "vote": "log_odds"},
     {"mode": "frequency", "vote": "confidence"},
 )
-FITNESSES = ("validation", "leave_one_out", "leave_block_out")
+FITNESSES: tuple[FitnessOn, ...] = ("validation", "leave_one_out", "leave_block_out")
 
 
 def make_task(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+from typing import cast
 
 import numba
 import numpy as np
@@ -19,20 +22,28 @@ from networks import make_genome
 from networks import make_task
 from networks import memory_settings
 from networks import tasks
+from numpy.typing import NDArray
 
 from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators import Evaluation
+from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.evaluators import jit
 from optuna_wnn.evaluators import kernels
 from optuna_wnn.evaluators.cells import level
 from optuna_wnn.evaluators.cpu import CpuEvaluator
+from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.readings import part_reading
 from optuna_wnn.evaluators.reference import ReferenceEvaluator
 from optuna_wnn.evaluators.registry import BACKENDS
+from optuna_wnn.evaluators.votes import Cluster
+from optuna_wnn.evaluators.votes import ClusterVotes
 from optuna_wnn.evaluators.votes import clusters_of
 from optuna_wnn.genome import Genome
+from optuna_wnn.memory import FitnessOn
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.tasks.base import Examples
+from optuna_wnn.tasks.base import Head
 from optuna_wnn.tasks.base import Task
 
 
@@ -45,14 +56,14 @@ class LookUpEvaluator(CpuEvaluator):
 COMPILED = [CpuEvaluator, LookUpEvaluator]
 
 
-def same(first, second) -> bool:
+def same(first: Evaluation, second: Evaluation) -> bool:
     """Return whether two evaluations are the same to the last bit."""
-    losses = (first.cluster_losses, second.cluster_losses)
+    losses, others = first.cluster_losses, second.cluster_losses
     return (
         first.cross_entropy == second.cross_entropy
         and first.accuracy == second.accuracy
         and np.array_equal(first.neuron_order, second.neuron_order)
-        and (losses[0] is losses[1] is None or np.array_equal(*losses))
+        and (losses is others if losses is None or others is None else (losses == others).all())
         and first.n_examples == second.n_examples
     )
 
@@ -60,7 +71,9 @@ def same(first, second) -> bool:
 @pytest.mark.parametrize("compiled", COMPILED)
 @settings(max_examples=120)
 @given(st.data())
-def test_votes_are_those_of_the_reference(compiled, data):
+def test_votes_are_those_of_the_reference(
+    compiled: type[CpuEvaluator], data: st.DataObject
+) -> None:
     task, memory = data.draw(tasks()), data.draw(memory_settings())
     genome = data.draw(genomes(task))
     backend = compiled(task, memory, threads=data.draw(st.integers(1, 3)))
@@ -75,7 +88,9 @@ def test_votes_are_those_of_the_reference(compiled, data):
 @pytest.mark.parametrize("kind", MEMORIES, ids=lambda kind: f"{kind['mode']}-{kind['vote']}")
 @pytest.mark.parametrize("head", ["bits", "classes"])
 @pytest.mark.parametrize("bits", [[3, 8], [19], [23, 100]], ids=["small", "wide", "hashed"])
-def test_evaluations_are_those_of_the_reference(kind, head, bits):
+def test_evaluations_are_those_of_the_reference(
+    kind: dict[str, Any], head: Head, bits: list[int]
+) -> None:
     task = make_task(head, n_inputs=110 if max(bits) > 64 else 30)
     genome = make_genome(task, 5, bits)
     memory = MemorySettings(**kind, temperature="fit")
@@ -85,7 +100,9 @@ def test_evaluations_are_those_of_the_reference(kind, head, bits):
         assert same(fast.evaluate(genome, part), right.evaluate(genome, part))
 
 
-def without(task: Task, memory: MemorySettings, left_out: slice, genome: Genome) -> np.ndarray:
+def without(
+    task: Task, memory: MemorySettings, left_out: slice, genome: Genome
+) -> NDArray[np.int64]:
     """Return the sums of votes on training examples that the memory never saw."""
     kept = np.delete(np.arange(len(task.train)), left_out)
     train = Examples(task.train.inputs[kept], task.train.targets[kept])
@@ -100,20 +117,23 @@ def without(task: Task, memory: MemorySettings, left_out: slice, genome: Genome)
 @pytest.mark.parametrize("backend", [ReferenceEvaluator, *COMPILED])
 @pytest.mark.parametrize("fitness_on", FITNESSES[1:])
 @pytest.mark.parametrize("kind", [k for k in MEMORIES if k["mode"] in ("ternary", "frequency")])
-def test_leaving_examples_out_is_training_without_them(backend, fitness_on, kind):
+def test_leaving_examples_out_is_training_without_them(
+    backend: type[Evaluator], fitness_on: FitnessOn, kind: dict[str, Any]
+) -> None:
     task = make_task(n_inputs=12, sizes=(23, 5, 5))
     genome = make_genome(task, 3, [4])
     memory = MemorySettings(**kind, fitness_on=fitness_on, blocks=4)
     reading = part_reading(task, memory, "fitness")
     votes = backend(task, memory).cluster_votes(clusters_of(genome), reading)
     sums = np.stack([v.sums for v in votes])
+    assert reading.blocks is not None
     for first, last in zip(reading.blocks[:-1], reading.blocks[1:], strict=True):
         block = slice(int(first), int(last))
         assert np.array_equal(sums[:, block], without(task, memory, block, genome))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_order_of_neurons_changes_no_result(backend):
+def test_the_order_of_neurons_changes_no_result(backend: str) -> None:
     task = make_task()
     genome = make_genome(task, 6, [5])
     evaluator = create_evaluator(task, backend=backend, cache_bytes=0)
@@ -125,7 +145,7 @@ def test_the_order_of_neurons_changes_no_result(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_first_neuron_of_a_cluster_tells_positives_from_negatives_best(backend):
+def test_the_first_neuron_of_a_cluster_tells_positives_from_negatives_best(backend: str) -> None:
     task = make_task(n_inputs=8, n_outputs=2, sizes=(400, 200, 5))
     # The target is input 0, with some noise; the second neuron is the one that sees it.
     genome = Genome.of_clusters([np.array([[3, 4], [0, 5], [6, 7]])])
@@ -134,7 +154,7 @@ def test_the_first_neuron_of_a_cluster_tells_positives_from_negatives_best(backe
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_the_number_of_threads_changes_no_result(threads):
+def test_the_number_of_threads_changes_no_result(threads: int) -> None:
     task = make_task()
     genome = make_genome(task, 13, [4, 9])
     expected = CpuEvaluator(task, threads=1).evaluate(genome)
@@ -142,7 +162,7 @@ def test_the_number_of_threads_changes_no_result(threads):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_sampled_neuron_keeps_its_memory_when_others_change(backend):
+def test_a_sampled_neuron_keeps_its_memory_when_others_change(backend: str) -> None:
     task = make_task()
     memory = MemorySettings(sample_rate=0.5)
     genome = make_genome(task, 2, [4])
@@ -155,7 +175,7 @@ def test_a_sampled_neuron_keeps_its_memory_when_others_change(backend):
     assert np.array_equal(both.sums, single[0] + single[1])
 
 
-def test_other_seeds_sample_other_examples():
+def test_other_seeds_sample_other_examples() -> None:
     task = make_task()
     genome = make_genome(task, 4, [6])
     results = {
@@ -168,7 +188,7 @@ def test_other_seeds_sample_other_examples():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_learning_beats_knowing_nothing(backend):
+def test_learning_beats_knowing_nothing(backend: str) -> None:
     task = make_task(sizes=(2000, 500, 500))
     evaluation = create_evaluator(task, backend=backend).evaluate(make_genome(task, 30, [6]))
     assert evaluation.cross_entropy < 0.8 * np.log(task.n_outputs)
@@ -176,7 +196,7 @@ def test_learning_beats_knowing_nothing(backend):
     assert evaluation.n_examples == 500
 
 
-def test_a_batch_is_the_same_as_one_by_one():
+def test_a_batch_is_the_same_as_one_by_one() -> None:
     task = make_task()
     batch = [make_genome(task, n, [4], seed=n) for n in (2, 3, 2)]
     evaluator = CpuEvaluator(task, cache_bytes=0)
@@ -192,13 +212,13 @@ class CountingEvaluator(ReferenceEvaluator):
 
     computed = 0
 
-    def cluster_votes(self, clusters, reading):
+    def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         self.computed += len(clusters)
         return super().cluster_votes(clusters, reading)
 
 
 @pytest.mark.parametrize("cache_bytes", [None, 0])
-def test_a_batch_computes_each_cluster_once(cache_bytes):
+def test_a_batch_computes_each_cluster_once(cache_bytes: int | None) -> None:
     task = make_task()
     genome = make_genome(task, 3, [4])
     changed = Genome.of_clusters([genome.cluster(0), genome.cluster(1), genome.cluster(2)[:2]])
@@ -210,7 +230,7 @@ def test_a_batch_computes_each_cluster_once(cache_bytes):
     assert results[2].cross_entropy == results[0].cross_entropy
 
 
-def test_only_clusters_that_changed_are_computed_again():
+def test_only_clusters_that_changed_are_computed_again() -> None:
     task = make_task()
     genome = make_genome(task, 3, [4])
     evaluator = CountingEvaluator(task)
@@ -221,7 +241,7 @@ def test_only_clusters_that_changed_are_computed_again():
     assert evaluator.computed == 2 * task.n_clusters
 
 
-def test_the_cache_stays_within_its_bytes_and_forgets_the_oldest():
+def test_the_cache_stays_within_its_bytes_and_forgets_the_oldest() -> None:
     task = make_task()
     genome = make_genome(task, 3, [4])
     of_one = 8 * (len(task.validation) + 2 * 3)
@@ -239,15 +259,15 @@ def test_the_cache_stays_within_its_bytes_and_forgets_the_oldest():
         (Genome.of_clusters([np.array([[20]])] * 3), "input 20 is observed where .* has 20"),
     ],
 )
-def test_a_genome_of_another_task_is_refused(genome, message):
+def test_a_genome_of_another_task_is_refused(genome: Genome, message: str) -> None:
     with pytest.raises(InputError, match=message):
         create_evaluator(make_task()).evaluate(genome)
 
 
-def test_a_cluster_may_not_observe_what_it_cannot_see():
+def test_a_cluster_may_not_observe_what_it_cannot_see() -> None:
     class Chained(Task):
         @property
-        def visible(self):
+        def visible(self) -> tuple[int, ...]:
             return (5, 6, 20)
 
     task = Chained(**vars(make_task()))
@@ -256,40 +276,40 @@ def test_a_cluster_may_not_observe_what_it_cannot_see():
         create_evaluator(task).evaluate(genome)
 
 
-def test_an_unknown_backend_is_refused_with_the_choices():
+def test_an_unknown_backend_is_refused_with_the_choices() -> None:
     with pytest.raises(InputError, match="'gpu' is not one of auto, cpu, reference"):
         create_evaluator(make_task(), backend="gpu")
 
 
-def test_a_backend_that_cannot_run_says_why(monkeypatch):
+def test_a_backend_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "cpu", ("no_such_module", "Nothing"))
     with pytest.raises(InputError, match=r"cpu.*No module named"):
         create_evaluator(make_task(), backend="cpu")
     assert create_evaluator(make_task()).backend == "reference"
 
 
-def test_an_unknown_part_and_an_empty_one_are_refused():
+def test_an_unknown_part_and_an_empty_one_are_refused() -> None:
     task = make_task(sizes=(30, 10, 0))
     evaluator = create_evaluator(task, backend="reference")
     genome = make_genome(task, 1, [2])
     with pytest.raises(InputError, match="'train' is not one of fitness, validation, test"):
-        evaluator.evaluate(genome, "train")
+        evaluator.evaluate(genome, cast("Any", "train"))
     with pytest.raises(InputError, match="its test part is empty"):
         evaluator.evaluate(genome, "test")
 
 
 @pytest.mark.parametrize("wrong", [{"threads": 0}, {"cache_bytes": -1}])
-def test_impossible_numbers_are_refused(wrong):
+def test_impossible_numbers_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         create_evaluator(make_task(), **wrong)
 
 
-def test_a_head_that_no_evaluator_knows_is_refused():
+def test_a_head_that_no_evaluator_knows_is_refused() -> None:
     with pytest.raises(InputError, match="head 'tokens' is not one of bits, classes"):
         create_evaluator(replace(make_task(), head="tokens"))
 
 
-def test_importing_the_package_loads_no_backend():
+def test_importing_the_package_loads_no_backend() -> None:
     code = "import sys, optuna_wnn.evaluators; print({'numba', 'mlx'} & set(sys.modules))"
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -298,21 +318,21 @@ def test_importing_the_package_loads_no_backend():
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
-def test_bits_are_extracted_as_the_instruction_does(word, mask):
+def test_bits_are_extracted_as_the_instruction_does(word: int, mask: int) -> None:
     chosen = [(word >> i) & 1 for i in range(64) if (mask >> i) & 1]
     expected = sum(bit << place for place, bit in enumerate(chosen))
     assert int(jit.pext_loop(np.uint64(word), np.uint64(mask))) == expected
 
 
-def test_compiled_levels_are_the_defined_ones():
+def test_compiled_levels_are_the_defined_ones() -> None:
     counts = np.unique(
         np.concatenate([np.arange(3000), 2 ** np.arange(40), 2 ** np.arange(40) - 1])
     )
     assert [int(kernels.level_of(np.uint64(n))) for n in counts] == level(counts).tolist()
 
 
-def test_code_compiles_where_nothing_can_be_kept_on_disk(monkeypatch):
-    def njit(cache=False, **options):
+def test_code_compiles_where_nothing_can_be_kept_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def njit(cache: bool = False, **options: Any) -> Any:
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return numba.njit(**options)

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from optuna_wnn.evaluators import heads
 
 
-def by_brute_force(p: np.ndarray, target: int, n_outputs: int) -> tuple[float, float]:
+Case = tuple[NDArray[np.float64], NDArray[np.int64], int]
+
+
+def by_brute_force(p: NDArray[np.float64], target: int, n_outputs: int) -> tuple[float, float]:
     """Return the loss and the hit of one example, from the probability of every code."""
     n_bits = len(p)
     probability = {
@@ -29,7 +33,7 @@ def by_brute_force(p: np.ndarray, target: int, n_outputs: int) -> tuple[float, f
 
 
 @st.composite
-def bit_examples(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
+def bit_examples(draw: st.DrawFn) -> Case:
     """Draw P(bit = 1) per bit and example, targets, and the size of their vocabulary.
 
     Shares are coarse, so that ties are common.
@@ -45,7 +49,7 @@ def bit_examples(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 @given(bit_examples())
-def test_bits_are_renormalised_over_the_vocabulary(case):
+def test_bits_are_renormalised_over_the_vocabulary(case: Case) -> None:
     p, targets, n_outputs = case
     result = heads.bits_result(heads.bit_log_odds(p, False), targets, n_outputs)
     clamped = np.clip(p, heads.LEAST_PROBABILITY, 1 - heads.LEAST_PROBABILITY)
@@ -56,25 +60,26 @@ def test_bits_are_renormalised_over_the_vocabulary(case):
 
 
 @given(bit_examples())
-def test_cluster_losses_sum_to_the_cross_entropy_of_a_full_vocabulary(case):
+def test_cluster_losses_sum_to_the_cross_entropy_of_a_full_vocabulary(case: Case) -> None:
     p, targets, _ = case
     result = heads.bits_result(heads.bit_log_odds(p, False), targets, 1 << len(p))
+    assert result.cluster_losses is not None
     assert result.cluster_losses.sum() == pytest.approx(result.cross_entropy)
 
 
-def test_a_bit_of_one_half_doubles_the_tie():
+def test_a_bit_of_one_half_doubles_the_tie() -> None:
     log_odds = heads.bit_log_odds(np.array([[0.5], [0.9], [0.5]]), False)
     assert heads.bits_result(log_odds, np.array([0b111]), 8).accuracy == 0.25
     assert heads.bits_result(log_odds, np.array([0b101]), 8).accuracy == 0.0
 
 
-def test_a_tie_counts_only_codes_of_the_vocabulary():
+def test_a_tie_counts_only_codes_of_the_vocabulary() -> None:
     log_odds = heads.bit_log_odds(np.array([[0.5], [0.9], [0.5]]), False)
     # Of 010, 011, 110 and 111 the last is no code below 7.
     assert heads.bits_result(log_odds, np.array([0b110]), 7).accuracy == pytest.approx(1 / 3)
 
 
-def test_codes_that_deviate_at_different_bits_tie_whatever_the_order_of_sums():
+def test_codes_that_deviate_at_different_bits_tie_whatever_the_order_of_sums() -> None:
     p = np.array([[0.7], [0.7], [0.9]])
     # 111 is no code below 7, so the best is 110, 101 and 011 by what they deviate by.
     assert heads.bits_result(heads.bit_log_odds(p, False), np.array([0b011]), 7).accuracy == 0.5
@@ -82,12 +87,12 @@ def test_codes_that_deviate_at_different_bits_tie_whatever_the_order_of_sums():
     assert heads.bits_result(heads.bit_log_odds(p, False), np.array([0b110]), 7).accuracy == 0.0
 
 
-def test_a_bit_that_is_sure_and_wrong_costs_the_clamped_loss():
+def test_a_bit_that_is_sure_and_wrong_costs_the_clamped_loss() -> None:
     result = heads.bits_result(heads.bit_log_odds(np.array([[0.0]]), False), np.array([1]), 2)
     assert result.cross_entropy == pytest.approx(-np.log(1e-7))
 
 
-def test_log_odds_are_clamped_like_shares():
+def test_log_odds_are_clamped_like_shares() -> None:
     sure = heads.bit_log_odds(np.array([[-900.0, 900.0]]), True)
     assert sure == pytest.approx(heads.bit_log_odds(np.array([[0.0, 1.0]]), False))
 
@@ -98,7 +103,9 @@ def test_log_odds_are_clamped_like_shares():
     st.floats(0.05, 20),
     st.integers(0, 2**32 - 1),
 )
-def test_classes_are_a_softmax_over_the_temperature(n_classes, n_examples, temperature, seed):
+def test_classes_are_a_softmax_over_the_temperature(
+    n_classes: int, n_examples: int, temperature: float, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     outputs = rng.integers(-3, 4, (n_classes, n_examples)) / 2
     targets = rng.integers(0, n_classes, n_examples)
@@ -112,7 +119,7 @@ def test_classes_are_a_softmax_over_the_temperature(n_classes, n_examples, tempe
     assert result.cluster_losses is None
 
 
-def test_the_fitted_temperature_is_the_best_there_is():
+def test_the_fitted_temperature_is_the_best_there_is() -> None:
     rng = np.random.default_rng(1)
     truth = rng.normal(size=(5, 4000)) * 2
     p = np.exp(truth) / np.exp(truth).sum(axis=0)
@@ -125,7 +132,7 @@ def test_the_fitted_temperature_is_the_best_there_is():
         assert best < heads.classes_result(outputs, targets, other).cross_entropy
 
 
-def test_targets_of_clusters_are_bits_most_significant_first_or_classes():
+def test_targets_of_clusters_are_bits_most_significant_first_or_classes() -> None:
     targets = np.array([0b110, 0b001])
     assert [heads.cluster_targets("bits", 3, targets, k).tolist() for k in range(3)] == [
         [1, 0],

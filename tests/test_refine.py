@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from networks import make_genome
 from networks import make_task
 from networks import memory_settings
 from networks import tasks
+from numpy.typing import NDArray
 
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import create_evaluator
@@ -24,28 +27,35 @@ from optuna_wnn.evaluators.loss import NAT
 from optuna_wnn.evaluators.loss import BitLoss
 from optuna_wnn.evaluators.loss import ClassesLoss
 from optuna_wnn.evaluators.reference import ReferenceEvaluator
+from optuna_wnn.evaluators.refine import Climb
 from optuna_wnn.evaluators.refine import Draws
 from optuna_wnn.evaluators.refine import unobserved
 from optuna_wnn.evaluators.registry import BACKENDS
 from optuna_wnn.evaluators.votes import lone_cluster
 from optuna_wnn.genome import DIMENSIONS
 from optuna_wnn.genome import Bounds
+from optuna_wnn.genome import Dimension
 from optuna_wnn.memory import MemorySettings
+from optuna_wnn.tasks.base import Head
+from optuna_wnn.tasks.base import Task
 
 
-def bounds_of(task, visible=None):
+CONNECTIONS: set[Dimension] = {"connections"}
+
+
+def bounds_of(task: Task, visible: tuple[int, ...] | None = None) -> Bounds:
     most_bits = min(min(visible or (task.n_inputs,)), 128)
     return Bounds(task.n_clusters, task.n_inputs, (1, 9), (1, most_bits), visible)
 
 
 @settings(max_examples=60)
 @given(st.data())
-def test_the_compiled_climb_keeps_the_moves_of_the_plain_one(data):
+def test_the_compiled_climb_keeps_the_moves_of_the_plain_one(data: st.DataObject) -> None:
     task, memory = data.draw(tasks()), data.draw(memory_settings())
     genome = data.draw(genomes(task, most_bits=25))
     job = (
         bounds_of(task),
-        {"connections"},
+        CONNECTIONS,
         data.draw(st.integers(1, 30)),
         data.draw(st.integers()),
     )
@@ -60,11 +70,13 @@ def test_the_compiled_climb_keeps_the_moves_of_the_plain_one(data):
 
 @pytest.mark.parametrize("kind", MEMORIES, ids=lambda kind: f"{kind['mode']}-{kind['vote']}")
 @pytest.mark.parametrize("head", ["bits", "classes"])
-def test_all_ways_to_climb_agree_over_many_moves(head, kind, monkeypatch):
+def test_all_ways_to_climb_agree_over_many_moves(
+    head: Head, kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = make_task(head)
     genome = make_genome(task, 4, [3, 6])
     memory = MemorySettings(**kind, temperature=0.3)
-    job = (genome, bounds_of(task), {"connections"}, 90, 5)
+    job = (genome, bounds_of(task), CONNECTIONS, 90, 5)
     plain, _ = ReferenceEvaluator(task, memory).refine(*job)
     assert CpuEvaluator(task, memory, threads=2).refine(*job)[0] == plain
     # Where memory is short, moved neurons are trained anew.
@@ -73,10 +85,10 @@ def test_all_ways_to_climb_agree_over_many_moves(head, kind, monkeypatch):
 
 
 @pytest.mark.parametrize("head", ["bits", "classes"])
-def test_references_are_chosen_anew_alike(head, monkeypatch):
+def test_references_are_chosen_anew_alike(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task(head, sizes=(60, 30, 5))
     genome = make_genome(task, 2, [3])
-    job = (genome, bounds_of(task), {"connections"}, loss.REBASE_EVERY + 60, 5)
+    job = (genome, bounds_of(task), CONNECTIONS, loss.REBASE_EVERY + 60, 5)
     plain, _ = ReferenceEvaluator(task).refine(*job)
     assert CpuEvaluator(task).refine(*job)[0] == plain
 
@@ -84,11 +96,11 @@ def test_references_are_chosen_anew_alike(head, monkeypatch):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("free", [*DIMENSIONS, "all"])
 @pytest.mark.parametrize("head", ["bits", "classes"])
-def test_every_free_dimension_improves(backend, free, head):
+def test_every_free_dimension_improves(backend: str, free: str, head: Head) -> None:
     task = make_task(head, sizes=(600, 300, 5))
     genome = make_genome(task, 3, [3])
     evaluator = create_evaluator(task, backend=backend)
-    dimensions = set(DIMENSIONS) if free == "all" else {free}
+    dimensions = {dimension for dimension in DIMENSIONS if free in (dimension, "all")}
     before = evaluator.evaluate(genome)
     refined, after = evaluator.refine(genome, bounds_of(task), dimensions, 60, 1)
     refined.check(bounds_of(task))
@@ -102,8 +114,8 @@ def test_every_free_dimension_improves(backend, free, head):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("free", [{"connections"}, set(DIMENSIONS)])
-def test_the_result_is_a_function_of_the_seed(backend, free):
+@pytest.mark.parametrize("free", [CONNECTIONS, set(DIMENSIONS)])
+def test_the_result_is_a_function_of_the_seed(backend: str, free: set[Dimension]) -> None:
     task = make_task()
     genome = make_genome(task, 3, [4])
     results = [
@@ -115,8 +127,8 @@ def test_the_result_is_a_function_of_the_seed(backend, free):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("free", [{"connections"}, set(DIMENSIONS)])
-def test_no_cluster_observes_what_it_cannot_see(backend, free):
+@pytest.mark.parametrize("free", [CONNECTIONS, set(DIMENSIONS)])
+def test_no_cluster_observes_what_it_cannot_see(backend: str, free: set[Dimension]) -> None:
     task = make_task(n_inputs=20)
     visible = (5, 8, 20)
     genome = make_genome(task, 3, [2])
@@ -132,17 +144,17 @@ def test_no_cluster_observes_what_it_cannot_see(backend, free):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_neuron_that_sees_all_inputs_stays(backend):
+def test_a_neuron_that_sees_all_inputs_stays(backend: str) -> None:
     task = make_task(n_inputs=8)
     genome = make_genome(task, 2, [8])
     evaluator = create_evaluator(task, backend=backend)
-    refined, _ = evaluator.refine(genome, bounds_of(task), {"connections"}, 20, 0)
+    refined, _ = evaluator.refine(genome, bounds_of(task), CONNECTIONS, 20, 0)
     assert refined.digest == genome.digest
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("free", [set(), {"connections"}])
-def test_no_steps_only_put_the_neurons_in_order(backend, free):
+@pytest.mark.parametrize("free", [set(), CONNECTIONS])
+def test_no_steps_only_put_the_neurons_in_order(backend: str, free: set[Dimension]) -> None:
     task = make_task()
     genome = make_genome(task, 4, [4])
     evaluator = create_evaluator(task, backend=backend)
@@ -152,11 +164,11 @@ def test_no_steps_only_put_the_neurons_in_order(backend, free):
     assert evaluation.cross_entropy == expected.cross_entropy
 
 
-def test_the_evaluation_belongs_to_the_refined_genome():
+def test_the_evaluation_belongs_to_the_refined_genome() -> None:
     task = make_task()
     evaluator = create_evaluator(task)
     refined, evaluation = evaluator.refine(
-        make_genome(task, 5, [4]), bounds_of(task), {"connections"}, 50, 1
+        make_genome(task, 5, [4]), bounds_of(task), CONNECTIONS, 50, 1
     )
     again = evaluator.evaluate(refined)
     assert again.cross_entropy == evaluation.cross_entropy
@@ -164,17 +176,17 @@ def test_the_evaluation_belongs_to_the_refined_genome():
     assert np.array_equal(evaluation.neuron_order, np.arange(refined.n_neurons))
 
 
-def test_the_start_is_unchanged_and_must_lie_within_bounds():
+def test_the_start_is_unchanged_and_must_lie_within_bounds() -> None:
     task = make_task()
     genome = make_genome(task, 3, [4])
     digest = genome.digest
     evaluator = create_evaluator(task)
-    evaluator.refine(genome, bounds_of(task), {"connections"}, 30, 1)
+    evaluator.refine(genome, bounds_of(task), CONNECTIONS, 30, 1)
     assert genome.digest == digest
     with pytest.raises(InputError, match="outside"):
-        evaluator.refine(genome, Bounds(3, 20, (1, 2), (4, 4)), {"connections"}, 30, 1)
+        evaluator.refine(genome, Bounds(3, 20, (1, 2), (4, 4)), CONNECTIONS, 30, 1)
     with pytest.raises(InputError, match="-1 steps"):
-        evaluator.refine(genome, bounds_of(task), {"connections"}, -1, 1)
+        evaluator.refine(genome, bounds_of(task), CONNECTIONS, -1, 1)
 
 
 class RecordedBitLoss(BitLoss):
@@ -182,40 +194,42 @@ class RecordedBitLoss(BitLoss):
 
     seen: list[int]
 
-    def of(self, sums, n_neurons):
+    def of(self, sums: NDArray[np.int64], n_neurons: int) -> int:
         value = super().of(sums, n_neurons)
         RecordedBitLoss.seen.append(value)
         return value
 
 
-def test_the_loss_of_every_bit_never_gets_worse(monkeypatch):
+def test_the_loss_of_every_bit_never_gets_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task(n_outputs=2)
     genome = make_genome(task, 3, [4])
     bounds = bounds_of(task)
     losses = []
     for steps in range(0, 40, 4):
-        refined, _ = CpuEvaluator(task).refine(genome, bounds, {"connections"}, steps, 2)
+        refined, _ = CpuEvaluator(task).refine(genome, bounds, CONNECTIONS, steps, 2)
         RecordedBitLoss.seen = []
         monkeypatch.setattr("optuna_wnn.evaluators.refine.BitLoss", RecordedBitLoss)
-        ReferenceEvaluator(task).refine(refined, bounds, {"connections"}, 1, 0)
+        ReferenceEvaluator(task).refine(refined, bounds, CONNECTIONS, 1, 0)
         losses.append(RecordedBitLoss.seen[0])
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize("kind", MEMORIES, ids=lambda kind: f"{kind['mode']}-{kind['vote']}")
-def test_the_loss_in_fixed_point_is_that_of_the_head(kind):
+def test_the_loss_in_fixed_point_is_that_of_the_head(
+    kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = make_task("bits", n_outputs=2)
     genome = make_genome(task, 5, [4])
     evaluator = ReferenceEvaluator(task, MemorySettings(**kind))
-    captured = {}
+    captured: dict[str, Climb] = {}
 
-    def record(job, wiring):
+    def record(job: Climb, wiring: list[NDArray[np.int32]]) -> list[NDArray[np.int32]]:
         captured["job"] = job
         return wiring
 
-    evaluator._climb = record
-    _, evaluation = evaluator.refine(genome, bounds_of(task), {"connections"}, 1, 0)
+    monkeypatch.setattr(evaluator, "_climb", record)
+    _, evaluation = evaluator.refine(genome, bounds_of(task), CONNECTIONS, 1, 0)
     job = captured["job"]
     sums = evaluator.cluster_votes([lone_cluster(0, genome.cluster(0))], job.reading)[0].sums
     fixed = BitLoss(job.cells, 1, 0, task.validation.targets).of(sums, 5)
@@ -223,7 +237,9 @@ def test_the_loss_in_fixed_point_is_that_of_the_head(kind):
 
 
 @given(st.integers(2, 40), st.integers(0, 99), st.sampled_from([0.05, 1.0, 4.0]))
-def test_the_softmax_in_fixed_point_is_that_of_the_head(n_classes, seed, temperature):
+def test_the_softmax_in_fixed_point_is_that_of_the_head(
+    n_classes: int, seed: int, temperature: float
+) -> None:
     rng = np.random.default_rng(seed)
     cells = make_cells(MemorySettings(vote="log_odds"), "classes", n_classes, 100)
     targets = rng.integers(0, n_classes, 50)
@@ -238,14 +254,18 @@ def test_the_softmax_in_fixed_point_is_that_of_the_head(n_classes, seed, tempera
 
 
 @given(st.integers(), st.integers(0, 50), st.integers(0, 10**6), st.integers(1, 1000))
-def test_draws_are_below_their_limit_and_repeat(seed, stream, step, limit):
+def test_draws_are_below_their_limit_and_repeat(
+    seed: int, stream: int, step: int, limit: int
+) -> None:
     first = [Draws(seed, stream, step).below(limit, i) for i in range(9)]
     assert first == [Draws(seed, stream, step).below(limit, i) for i in range(9)]
     assert all(0 <= draw < limit for draw in first)
 
 
 @given(st.sets(st.integers(0, 30), min_size=1, max_size=30), st.data())
-def test_unobserved_inputs_are_counted_past_the_observed(observed, data):
+def test_unobserved_inputs_are_counted_past_the_observed(
+    observed: set[int], data: st.DataObject
+) -> None:
     free = [i for i in range(31) if i not in observed]
     index = data.draw(st.integers(0, len(free) - 1))
     assert unobserved(np.array(sorted(observed), np.int32), index) == free[index]
