@@ -9,13 +9,10 @@ trials are named by number, never by id, so a copied study still reads.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import os
 import re
 import sqlite3
-import struct
 import threading
 import warnings
 import weakref
@@ -30,7 +27,6 @@ import numpy as np
 import optuna
 import sqlalchemy
 import sqlalchemy.event
-import zstandard
 from numpy.typing import NDArray
 from optuna.storages import BaseStorage
 from optuna.storages import GrpcStorageProxy
@@ -41,10 +37,10 @@ from optuna.storages import journal
 from optuna.trial import FrozenTrial
 from optuna.trial import Trial
 
+from optuna_wnn import packing
 from optuna_wnn.errors import InputError
 from optuna_wnn.genome import HANDLE_BITS
 from optuna_wnn.genome import Genome
-from optuna_wnn.genome import segment_indices
 from optuna_wnn.journal import journal_backend
 
 
@@ -63,98 +59,10 @@ _HEX: Final = re.compile("[0-9a-f]{32}")
 _PIECE: Final = 59_900  # bytes of one attribute, less what JSON and the count of pieces add
 _ALONE: Final = 6_000  # bytes of base64 up to which a genome is stored without its parents
 _MOST_DEPTH: Final = 16  # a genome this far from one stored alone is stored alone as well
-_MOST_RAW: Final = 1 << 26  # bytes of one uncompressed genome
-_MOST_CONNECTIONS: Final = 1 << 24
 _SURELY_LARGE: Final = 16_000  # connections from which on no genome fits into _ALONE
 
 
-# -- genome <-> bytes ----------------------------------------------------------------------------
-
-
-def _raw(genome: Genome, parents: Sequence[Genome]) -> bytes:
-    """Return the genome as bytes: its counts, which neurons are a parent's, and the others.
-
-    A neuron that a parent has as well is a reference into the parents' neurons, one after the
-    other, written as the distance from the reference before; inherited runs are then runs of
-    ones. Any other neuron is its first input and the gaps after it.
-    """
-    references = np.full(genome.n_neurons, -1, np.int64)
-    if parents:
-        pool = np.concatenate([parent.neuron_hashes for parent in parents])
-        order = np.argsort(pool, kind="stable")
-        at = np.searchsorted(pool[order], genome.neuron_hashes).clip(max=len(pool) - 1)
-        found = pool[order[at]] == genome.neuron_hashes
-        references = np.where(found, order[at], -1)
-    distances = np.diff(references, prepend=-1).astype("<i4").view("u1").reshape(-1, 4)
-    gaps = np.diff(genome.connections, prepend=np.int32(0))
-    gaps[genome.offsets[:-1]] = genome.connections[genome.offsets[:-1]]
-    gaps = gaps[np.repeat(references < 0, genome.neuron_bits)]
-    width = np.min_scalar_type(int(genome.connections.max())).itemsize
-    head = struct.pack("<BIB", 1, genome.n_clusters, width)
-    counts = genome.neurons.astype("<u4").tobytes() + genome.bits.astype("u1").tobytes()
-    return head + counts + distances.T.tobytes() + gaps.astype(f"<u{width}").tobytes()
-
-
-def _from_raw(raw: bytes, parents: Sequence[Genome]) -> Genome:
-    """Return the inverse of :func:`_raw`.
-
-    Raises:
-        ValueError: If the bytes are no genome.
-    """
-    try:
-        version, n_clusters, width = struct.unpack_from("<BIB", raw)
-        if version != 1 or width not in (1, 2, 4):
-            raise ValueError("unknown format")
-        at = struct.calcsize("<BIB")
-        neurons = np.frombuffer(raw, "<u4", n_clusters, at).astype(np.int64)
-        bits = np.frombuffer(raw, "u1", n_clusters, at + 4 * n_clusters).astype(np.int64)
-        at, n_neurons = at + 5 * n_clusters, int(neurons.sum())
-        if at + 4 * n_neurons > len(raw):
-            raise ValueError("it is cut short")
-        if int(neurons @ bits) > _MOST_CONNECTIONS:
-            raise ValueError("it claims too many connections")
-        planes = np.frombuffer(raw, "u1", 4 * n_neurons, at).reshape(4, n_neurons)
-        references = np.cumsum(np.ascontiguousarray(planes.T).view("<i4").ravel()) - 1
-        gaps = np.frombuffer(raw, f"<u{width}", -1, at + 4 * n_neurons).astype(np.int64)
-        lengths = np.repeat(bits, neurons)
-        literal = references < 0
-        ends = np.cumsum(lengths[literal])
-        if (ends[-1] if len(ends) else 0) != len(gaps):
-            raise ValueError("lengths do not fit")
-        connections = np.empty(int(lengths.sum()), np.int64)
-        starts = np.cumsum(lengths) - lengths
-        sums = np.cumsum(gaps)
-        before = (sums - gaps)[ends - lengths[literal]]
-        connections[segment_indices(starts[literal], lengths[literal])] = sums - np.repeat(
-            before, lengths[literal]
-        )
-        if not literal.all():
-            pool = np.concatenate([parent.connections for parent in parents])
-            pool_lengths = np.concatenate([parent.neuron_bits for parent in parents])
-            pool_starts = np.cumsum(pool_lengths) - pool_lengths
-            inherited = references[~literal]
-            connections[segment_indices(starts[~literal], lengths[~literal])] = pool[
-                segment_indices(pool_starts[inherited], lengths[~literal])
-            ]
-        return Genome(*(a.astype(np.int32) for a in (neurons, bits, connections)))
-    except (struct.error, ValueError, IndexError) as error:
-        raise ValueError(f"stored genome: {error}") from error
-
-
-def _compress(genome: Genome, parents: Sequence[Genome]) -> str:
-    raw = _raw(genome, parents)
-    packer = zstandard.ZstdCompressor(level=9 if len(raw) < 1 << 20 else 3)
-    return base64.b64encode(packer.compress(raw)).decode()
-
-
-def _decompress(text: str, parents: Sequence[Genome]) -> Genome:
-    try:
-        packed = base64.b64decode(text, validate=True)
-        if not 0 <= zstandard.frame_content_size(packed) <= _MOST_RAW:
-            raise ValueError(f"stored genome: it claims more than {_MOST_RAW >> 20} MiB")
-        return _from_raw(zstandard.ZstdDecompressor().decompress(packed), parents)
-    except (binascii.Error, zstandard.ZstdError) as error:
-        raise ValueError(f"stored genome: {error}") from error
+# -- genome <-> attributes -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -180,18 +88,18 @@ class _Header:
 
 def _encode(genome: Genome, parents: Sequence[tuple[int, int, Genome]]) -> str:
     """Return the text of a genome; ``parents`` are (number, depth, genome) of each."""
-    if genome.n_connections > _MOST_CONNECTIONS:
+    if genome.n_connections > packing.MOST_CONNECTIONS:
         raise InputError(
             f"genome: {genome.n_connections} connections are too many to store; the most are "
-            f"{_MOST_CONNECTIONS}"
+            f"{packing.MOST_CONNECTIONS}"
         )
     text, names, depth = "", "", 0
     deepest = max((depth for _, depth, _ in parents), default=0)
     related = bool(parents) and deepest < _MOST_DEPTH
     if not related or genome.n_connections < _SURELY_LARGE:
-        text = _compress(genome, ())
+        text = packing.pack(genome, ())
     if related and not 0 < len(text) <= _ALONE:
-        text = _compress(genome, [parent for _, _, parent in parents])
+        text = packing.pack(genome, [parent for _, _, parent in parents])
         names, depth = ",".join(str(number) for number, _, _ in parents), deepest + 1
     return ":".join((_VERSION, str(depth), names, genome.digest, genome.checksum, text))
 
@@ -224,7 +132,7 @@ def _unpacked(
     """Return the genome that a trial's attributes hold."""
     try:
         pieces = [attributes[f"{_GENOME}:{i}"] for i in range(1, header.pieces)]
-        genome = _decompress("".join([header.text, *pieces]), parents)
+        genome = packing.unpack("".join([header.text, *pieces]), parents)
     except KeyError as error:
         raise InputError(f"{where}: a piece of the stored genome is missing") from error
     except (TypeError, ValueError) as error:

@@ -17,7 +17,7 @@ FLOORS = [
     rooms.split()
     for rooms in (
         "errors",
-        "genome memory variation fitness schedule store journal workers strict_yaml config tasks",
+        "genome memory variation fitness schedule packing store journal workers strict_yaml config tasks",
         "space evaluators network report",
         "samplers",
         "phases sweep",
@@ -28,7 +28,9 @@ FLOORS = [
 SAME_FLOOR = {
     ("memory", "genome"),
     ("variation", "genome"),
+    ("packing", "genome"),
     ("store", "genome"),
+    ("store", "packing"),
     ("store", "journal"),
     ("store", "workers"),
     ("config", "genome"),

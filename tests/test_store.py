@@ -23,6 +23,7 @@ from strategies import bounds as some_bounds
 from strategies import genomes
 from strategies import seeds
 
+from optuna_wnn import packing
 from optuna_wnn import store
 from optuna_wnn.errors import InputError
 from optuna_wnn.genome import Bounds
@@ -187,13 +188,13 @@ def test_every_genome_survives_packing(bounds: Bounds, seed: int, n_parents: int
     child = made(bounds, seed + 9)
     for parent in parents:
         child = crossover(child, parent, rng.random(bounds.n_clusters) < 0.6)
-    assert store._from_raw(store._raw(child, parents), parents) == child
+    assert packing.from_bytes(packing.to_bytes(child, parents), parents) == child
 
 
 @pytest.mark.parametrize("width", [2**8 - 1, 2**8, 2**16 - 1, 2**16, 2**31 - 1])
 def test_inputs_of_any_width_survive_packing(width: int) -> None:
     genome = Genome.of_clusters([np.array([[0, 1, width]]), np.array([[width]])])
-    assert store._from_raw(store._raw(genome, []), []) == genome
+    assert packing.from_bytes(packing.to_bytes(genome, []), []) == genome
 
 
 def test_copy_study_keeps_genomes_readable(reopen: Callable[[], BaseStorage]) -> None:
@@ -318,7 +319,7 @@ def test_random_bytes_are_no_genome_and_no_crash(raw: bytes, packed: bool) -> No
     if packed:
         raw = zstandard.ZstdCompressor().compress(b"\x01" + raw)
     try:
-        store._decompress(base64.b64encode(raw).decode(), [made(SMALL)])
+        packing.unpack(base64.b64encode(raw).decode(), [made(SMALL)])
     except ValueError as error:
         assert str(error).startswith("stored genome: ")  # noqa: PT017
 
@@ -336,7 +337,7 @@ def test_claims_of_any_size_are_refused_cheaply(
     raw += np.array(neurons, "<u4").tobytes() + bytes(bits) + rest
     started = time.process_time()
     with contextlib.suppress(ValueError):
-        store._from_raw(raw, [made(SMALL)])
+        packing.from_bytes(raw, [made(SMALL)])
     assert time.process_time() - started < 1
 
 
@@ -345,7 +346,7 @@ def test_a_tiny_payload_that_unpacks_to_gigabytes_is_refused() -> None:
     chunk = zstandard.ZstdCompressor().compressobj(size=1 << 40)
     packed = chunk.compress(bytes(1 << 20)) + chunk.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
     with pytest.raises(ValueError, match="stored genome: it claims more than"):
-        store._decompress(base64.b64encode(packed).decode(), [])
+        packing.unpack(base64.b64encode(packed).decode(), [])
 
 
 def test_references_that_multiply_connections_are_refused() -> None:
@@ -357,11 +358,11 @@ def test_references_that_multiply_connections_are_refused() -> None:
     distances[0] = 1
     raw += distances.view("u1").reshape(-1, 4).T.tobytes()
     with pytest.raises(ValueError, match="too many connections"):
-        store._from_raw(raw, [parent])
+        packing.from_bytes(raw, [parent])
 
 
 def test_a_genome_too_large_to_store_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_MOST_CONNECTIONS", 10)
+    monkeypatch.setattr(packing, "MOST_CONNECTIONS", 10)
     with pytest.raises(InputError, match="too many to store"):
         store.genome_attributes(made(LARGE))
 
