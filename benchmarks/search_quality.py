@@ -177,7 +177,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             memory = MemorySettings(
                 vote=vote,
                 fitness_on=fitness_on,
-                temperature=arguments.temperature if name == "digits" else 1.0,
+                temperature=(arguments.temperature or "fit") if name == "digits" else 1.0,
             )
             for seed in range(arguments.seeds):
                 task = digits(seed) if name == "digits" else load_task("python-docs")
