@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import rich.console
 from rich.console import Console
@@ -179,7 +180,7 @@ class _Display:
             if progress.event != "trial":
                 self._line(progress, best)
             return
-        fields = {"generation": progress.generation, "best": best, "speed": progress.speed}
+        fields: dict[str, Any] = {"generation": progress.generation, "best": best, "speed": progress.speed}
         if progress.study != self._study:
             self._study = progress.study
             self._task = self._bars.add_task(progress.study, total=progress.most_trials, **fields)

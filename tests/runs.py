@@ -33,10 +33,10 @@ from optuna_wnn.tasks.base import pack_bits
 def small_task(seed: int = 0) -> Task:
     """Return a task of 12 input bits and 2 classes."""
     rng = np.random.default_rng(seed)
-    parts = [
+    train, validation, test = (
         Examples(pack_bits(rng.random((8, 12)) < 0.5), rng.integers(0, 2, 8)) for _ in range(3)
-    ]
-    return Task("small", "classes", 12, 2, *parts, input_groups=(12, 1))
+    )
+    return Task("small", "classes", 12, 2, train, validation, test, input_groups=(12, 1))
 
 
 class DigestEvaluator(Evaluator):

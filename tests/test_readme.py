@@ -19,7 +19,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def python_example(n_trials: int, sampler: str = "WNNGeneticSampler()") -> str:
     """Return the README's Python example, shortened, with another sampler if need be."""
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    examples: list[str] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (example,) = examples
     assert "n_trials=500" in example
     assert "sampler=WNNGeneticSampler()" in example
     shorter = example.replace("n_trials=500", f"n_trials={n_trials}")

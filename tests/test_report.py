@@ -125,7 +125,8 @@ def test_an_unfinished_run_shows_its_best_so_far(after: int, n_trials: list[int]
     ]
     assert summary.best_phase is not None
     best = summary.phases[summary.best_phase]
-    assert best.validation == tuple(min(complete, key=lambda v: (v[0], -v[1])))
+    lowest = min(complete, key=lambda v: (v[0], -v[1]))
+    assert best.validation == tuple(lowest)
     assert "not yet" in shown(storage)
     assert report.best_genome(storage, "small").n_clusters == 2
 

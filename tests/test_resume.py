@@ -167,7 +167,7 @@ def test_a_run_may_die_again_and_again(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    changes = {"search": {"trials": 5, "population_size": 3, "n_neighbors": 3}}
+    changes: dict[str, Any] = {"search": {"trials": 5, "population_size": 3, "n_neighbors": 3}}
     whole = InMemoryStorage()
     small_search(whole, **changes).run()
     rng = random.Random(1)
