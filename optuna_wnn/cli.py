@@ -180,7 +180,11 @@ class _Display:
             if progress.event != "trial":
                 self._line(progress, best)
             return
-        fields: dict[str, Any] = {"generation": progress.generation, "best": best, "speed": progress.speed}
+        fields: dict[str, Any] = {
+            "generation": progress.generation,
+            "best": best,
+            "speed": progress.speed,
+        }
         if progress.study != self._study:
             self._study = progress.study
             self._task = self._bars.add_task(progress.study, total=progress.most_trials, **fields)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import IO
 
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal import JournalFileOpenLock
 
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 def journal_backend(path: str) -> JournalFileBackend:
@@ -21,7 +20,7 @@ def journal_backend(path: str) -> JournalFileBackend:
     Optuna's own locks are files, which a killed process leaves behind: the next one waits half
     a minute. And the half line that it was writing makes the journal unreadable for ever.
     """
-    return JournalFileBackend(path, None if fcntl is None else _ProcessLock(path))
+    return JournalFileBackend(path, None if sys.platform == "win32" else _ProcessLock(path))
 
 
 class _ProcessLock(JournalFileOpenLock):
@@ -35,7 +34,8 @@ class _ProcessLock(JournalFileOpenLock):
     def acquire(self) -> bool:
         file = open(self._path, "r+b")  # noqa: SIM115 (release closes it)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            if sys.platform != "win32":
+                fcntl.flock(file, fcntl.LOCK_EX)
             _drop_half_line(file)
         except BaseException:
             file.close()

@@ -50,6 +50,9 @@ from optuna_wnn.workers import this_worker
 DIRECTIONS: Final = ("minimize", "maximize")
 METRICS: Final = ("cross-entropy", "accuracy")
 _READY: Final = "ready"
+_MAKER: Final = "maker"
+_MAKER_PATIENCE: Final = 60.0  # seconds in which a maker adds at least one trial
+_MAKER_START: Final = 1.0  # seconds in which it says who it is
 _THRESHOLD: Final = "threshold"
 
 
@@ -240,15 +243,19 @@ class PhasedSearch:
         threshold = self._threshold(index, before)
         if threshold is not None:
             self._thresholds[index] = threshold
-        study = optuna.create_study(
-            study_name=name,
-            storage=self.storage,
-            directions=DIRECTIONS,
-            sampler=self._sampler(index, phase, threshold),
-            load_if_exists=True,
-        )
+        sampler = self._sampler(index, phase, threshold)
+        try:
+            study = optuna.create_study(
+                study_name=name, storage=self.storage, directions=DIRECTIONS, sampler=sampler
+            )
+            is_maker = True
+        except optuna.exceptions.DuplicatedStudyError:
+            study = optuna.load_study(study_name=name, storage=self.storage, sampler=sampler)
+            is_maker = _is_left_half_made(study)
+        store.register_worker(study, this_worker())
         # A kill between any two of these steps is made good by doing them again.
-        if store.read_setting(study, _READY) is None:
+        if is_maker:
+            store.write_setting(study, _MAKER, this_worker())
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(METRICS))
@@ -318,11 +325,10 @@ class PhasedSearch:
         """Close the running trials of workers that are gone, and what this one left behind."""
         running = [t for t in store.all_trials(study) if t.state == TrialState.RUNNING]
         workers = [child.worker if child else "" for child in map(_child, running)]
-        gone = {worker: is_gone(worker) or worker == this_worker() for worker in workers if worker}
         # One without a name was killed before it took a place, unless it is just starting.
-        gone[""] = all(gone.values())
+        others_work = not all(map(_is_done, store.registered_workers(study)))
         for trial, worker in zip(running, workers, strict=True):
-            if gone[worker]:
+            if _is_done(worker) if worker else not others_work:
                 store.mark_stale(study, trial)
 
     # -- one phase --
@@ -338,7 +344,8 @@ class PhasedSearch:
             reason = self._end(index, phase, study, sampler, history)
             if reason:
                 break
-            self._evaluate_one(index, phase, study, history)
+            number = self._evaluate_one(index, phase, study)
+            history.look_ahead(number, ())  # other workers count as well
             pace.count()
             event = "generation" if sampler.is_full(study, history.newest) else "trial"
             self._tell(index, phase, history, event, pace)
@@ -368,9 +375,8 @@ class PhasedSearch:
             return f"no progress for {rule.patience} generations"
         return ""
 
-    def _evaluate_one(
-        self, index: int, phase: PhaseSection, study: optuna.Study, history: History
-    ) -> None:
+    def _evaluate_one(self, index: int, phase: PhaseSection, study: optuna.Study) -> int:
+        """Evaluate one more trial and return its number."""
         trial = study.ask()
         try:
             started = time.perf_counter()
@@ -388,6 +394,7 @@ class PhasedSearch:
             trial.set_user_attr("memory_kib", round(self.config.memory.kib(genome), 1))
             trial.set_user_attr("seconds", round(seconds, 4))
             study.tell(trial, (evaluation.cross_entropy, evaluation.accuracy))
+            return trial.number
         except KeyboardInterrupt:
             running = store.trial_by_number(study, trial.number)
             if running is not None and running.state == TrialState.RUNNING:
@@ -508,6 +515,28 @@ def _evaluator(config: RunConfig, task: Task) -> Evaluator:
         )
     except InputError as error:  # in a configuration, these keys stand at the top
         raise InputError(str(error).removeprefix("evaluator.")) from error
+
+
+def _is_done(worker: str) -> bool:
+    """Return whether a worker does nothing at present: it is gone, or between two trials."""
+    return worker == this_worker() or is_gone(worker)
+
+
+def _is_left_half_made(study: optuna.Study) -> bool:
+    """Wait until a study is made; return whether its maker is gone before that."""
+    seen: tuple[int, str | None] = (-1, None)
+    since = time.monotonic()
+    while store.read_setting(study, _READY) is None:
+        maker = store.read_setting(study, _MAKER)
+        now = len(store.all_trials(study)), maker
+        if now != seen:
+            seen, since = now, time.monotonic()
+        # Of a maker on another host one knows only whether it makes progress.
+        patience = _MAKER_PATIENCE if maker else _MAKER_START
+        if (maker and _is_done(maker)) or time.monotonic() - since > patience:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _varies(space: GenomeSpace) -> bool:

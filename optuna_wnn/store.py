@@ -14,6 +14,7 @@ import os
 import re
 import sqlite3
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable
@@ -51,6 +52,7 @@ _CHILD: Final = "wnn:child"
 _STALE: Final = "wnn:stale"
 _CLUSTER_LOSSES: Final = "wnn:cluster-losses"
 _STUDY: Final = "wnn:study:"
+_WORKER: Final = "wnn:worker:"
 _GENERATION: Final = "wnn:generation:"
 _CONSTRAINTS: Final = "constraints"  # what both Optuna 5 and optuna-dashboard 0.21 read
 
@@ -514,6 +516,17 @@ def read_generations(study: optuna.Study) -> dict[int, list[Any]]:
     }
 
 
+def register_worker(study: optuna.Study, worker: str) -> None:
+    """Store that a worker works on a study, or will as soon as it has a trial."""
+    study._storage.set_study_system_attr(study._study_id, _WORKER + worker, True)
+
+
+def registered_workers(study: optuna.Study) -> set[str]:
+    """Return all workers that ever worked on a study."""
+    names = study._storage.get_study_system_attrs(study._study_id)
+    return {name.removeprefix(_WORKER) for name in names if name.startswith(_WORKER)}
+
+
 def identity(study: optuna.Study) -> tuple[int, int]:
     """Return what names a study within this process for as long as its storage is open."""
     return id(study._storage), study._study_id
@@ -544,7 +557,7 @@ def open_storage(url: str, *, must_exist: bool = False) -> BaseStorage:
         with warnings.catch_warnings():
             # Optuna calls Redis and gRPC experimental; a user who named them has decided.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return _opened(url)
+            return _opened_with_others(url)
     except Exception as error:  # each driver has its own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         for secret in filter(None, map("".join, _PASSWORD.findall(url))):
@@ -561,6 +574,18 @@ def _file_of(url: str) -> str:
         return url.removeprefix("journal:///")
     database = sqlalchemy.engine.make_url(url).database if url.startswith("sqlite") else None
     return "" if database in (None, ":memory:") else database
+
+
+def _opened_with_others(url: str, attempts: int = 10) -> BaseStorage:
+    """Open a storage that other processes may create at this moment: one of them is first."""
+    try:
+        return _opened(url)
+    except sqlalchemy.exc.DBAPIError as error:
+        is_race = "exists" in str(error) or isinstance(error, sqlalchemy.exc.IntegrityError)
+        if not is_race or attempts == 1:
+            raise
+    time.sleep(0.2)
+    return _opened_with_others(url, attempts - 1)
 
 
 def _opened(url: str) -> BaseStorage:
