@@ -581,7 +581,10 @@ def _opened_with_others(url: str, attempts: int = 10) -> BaseStorage:
     try:
         return _opened(url)
     except sqlalchemy.exc.DBAPIError as error:
-        is_race = "exists" in str(error) or isinstance(error, sqlalchemy.exc.IntegrityError)
+        signs = ("exists", "locked", "no such table")
+        is_race = any(sign in str(error) for sign in signs) or isinstance(
+            error, sqlalchemy.exc.IntegrityError
+        )
         if not is_race or attempts == 1:
             raise
     time.sleep(0.2)

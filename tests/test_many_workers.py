@@ -41,7 +41,8 @@ def test_workers_share_the_trials_and_none_is_lost(
     ]
     for worker in workers:
         _, err = worker.communicate(timeout=120)
-        assert (worker.returncode, err) == (0, "")
+        assert worker.returncode == 0, err
+        assert err == ""
 
     storage = open_storage(url)
     outcome(storage, "shared")  # no place was taken twice

@@ -140,7 +140,8 @@ def test_the_bar_rises_to_its_end_and_stays() -> None:
 def test_a_trial_that_meets_the_bar_of_its_generation_violates_nothing(
     bars: list[float], ramp: int, generation: int
 ) -> None:
-    bar = Threshold(*sorted(bars), ramp=ramp)
+    start, end, final = sorted(bars)
+    bar = Threshold(start, end, final, ramp)
     constraint = bar.highest - bar.bar(generation)  # of a trial exactly at the bar
     assert constraint - bar.slack(generation) <= 0
     assert bar.bar(generation) <= bar.bar(generation + 1) + 1e-15
