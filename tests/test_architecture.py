@@ -17,7 +17,8 @@ FLOORS = [
     rooms.split()
     for rooms in (
         "errors",
-        "genome memory variation fitness schedule packing store journal workers strict_yaml config tasks",
+        "genome memory variation fitness schedule packing store journal workers strict_yaml "
+        "config tasks",
         "space evaluators network report",
         "samplers",
         "phases sweep",
