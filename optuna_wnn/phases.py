@@ -284,7 +284,8 @@ class PhasedSearch:
         phase, space = self.config.phases[index], self.spaces[index]
         children = [store.read_child(t.system_attrs) for t in store.all_trials(study)]
         there = {child.index for child in children if child is not None}
-        trials, history = store.all_trials(before), _history(before)
+        history = _history(before)
+        trials = store.all_trials(before)  # after it: another worker's last trial may end now
         ranked = self._ranked(before, history)
         for place, record in enumerate(ranked[: phase.population_size]):
             if place in there:

@@ -208,6 +208,7 @@ def _fitness(study: optuna.Study) -> Fitness:
 
 def _phase(study: optuna.Study) -> PhaseSummary:
     n_trials, spent = 0, datetime.timedelta()
+    attributes = study.user_attrs  # before the trials, which are then all there
     trials = store.all_trials(study)
     for trial in trials:
         child = store.read_child(trial.system_attrs)
@@ -217,7 +218,6 @@ def _phase(study: optuna.Study) -> PhaseSummary:
             continue  # it lasts until the next run closed it
         n_trials += 1
         spent += trial.duration or datetime.timedelta()
-    attributes = study.user_attrs
     best = attributes.get(_BEST)
     if best is None:
         found = [trial for trial in trials if trial.state == TrialState.COMPLETE]
