@@ -18,11 +18,11 @@ from optuna_wnn import Genome
 from optuna_wnn import open_storage
 from optuna_wnn import store
 from optuna_wnn.genome import DIMENSIONS
-from optuna_wnn.variation import apply_move
+from optuna_wnn.moves import apply_move
+from optuna_wnn.moves import random_move
 from optuna_wnn.variation import crossover
 from optuna_wnn.variation import mutate
 from optuna_wnn.variation import random_genome
-from optuna_wnn.variation import random_move
 
 
 SIZES = {

@@ -15,7 +15,7 @@ from optuna_wnn.samplers import WNNTabuSearchSampler
 from optuna_wnn.space import GenomeSpace
 from optuna_wnn.space import genome
 from optuna_wnn.space import set_genome
-from optuna_wnn.store import open_storage
+from optuna_wnn.storages import open_storage
 from optuna_wnn.tasks import load_task
 
 

@@ -24,8 +24,8 @@ from optuna_wnn.errors import InputError
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.phases import Progress
 from optuna_wnn.phases import quieten_optuna
-from optuna_wnn.store import masked
-from optuna_wnn.store import open_storage
+from optuna_wnn.storages import masked
+from optuna_wnn.storages import open_storage
 
 
 _STORAGE = RunConfig.model_fields["storage"].default

@@ -19,6 +19,7 @@ from optuna.trial import Trial
 from optuna.trial import TrialState
 
 from optuna_wnn import report
+from optuna_wnn import storages
 from optuna_wnn import store
 from optuna_wnn.config import PhaseSection
 from optuna_wnn.config import RunConfig
@@ -124,7 +125,7 @@ class PhasedSearch:
         self._watch: Callable[[Progress], None] = lambda progress: None
         self._thresholds: dict[int, Threshold] = {}
         # Last, so that a mistake in what comes before leaves no database behind.
-        self.storage = storage if storage is not None else store.open_storage(config.storage)
+        self.storage = storage if storage is not None else storages.open_storage(config.storage)
 
     def watch(self, watcher: Callable[[Progress], None]) -> None:
         """Have ``watcher`` called whenever something happened."""

@@ -17,6 +17,8 @@ from optuna_wnn.errors import InputError
 from optuna_wnn.fitness import Fitness
 from optuna_wnn.fitness import FitnessCalculatorType
 from optuna_wnn.genome import Genome
+from optuna_wnn.moves import apply_move
+from optuna_wnn.moves import random_move
 from optuna_wnn.samplers.base import GenomeSampler
 from optuna_wnn.samplers.base import KnownStudy
 from optuna_wnn.samplers.history import Record
@@ -28,8 +30,6 @@ from optuna_wnn.schedule import AdaptiveScaling
 from optuna_wnn.schedule import Plan
 from optuna_wnn.schedule import Threshold
 from optuna_wnn.store import Child
-from optuna_wnn.variation import apply_move
-from optuna_wnn.variation import random_move
 
 
 _Order = Callable[[list[Record]], list[int]]  # of records, best first

@@ -17,8 +17,8 @@ FLOORS = [
     rooms.split()
     for rooms in (
         "errors",
-        "genome memory variation fitness schedule packing store journal workers strict_yaml "
-        "config tasks",
+        "genome memory variation moves fitness schedule packing store storages journal workers "
+        "strict_yaml config tasks",
         "space evaluators network report",
         "samplers",
         "phases sweep",
@@ -32,7 +32,9 @@ SAME_FLOOR = {
     ("packing", "genome"),
     ("store", "genome"),
     ("store", "packing"),
-    ("store", "journal"),
+    ("storages", "journal"),
+    ("moves", "genome"),
+    ("moves", "variation"),
     ("store", "workers"),
     ("config", "genome"),
     ("config", "fitness"),
@@ -44,7 +46,7 @@ SAME_FLOOR = {
 }
 # Libraries that only these rooms know.
 LIBRARIES = {
-    "optuna": {"space", "store", "journal", "samplers", "phases", "sweep", "report"},
+    "optuna": {"space", "store", "storages", "journal", "samplers", "phases", "sweep", "report"},
     "numba": {"evaluators"},
     "llvmlite": {"evaluators"},
     "mlx": {"evaluators"},

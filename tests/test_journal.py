@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from optuna_wnn.store import open_storage
+from optuna_wnn.storages import open_storage
 
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it needs flock")
@@ -56,7 +56,7 @@ def test_two_processes_write_in_turns(tmp_path: Path) -> None:
     path = tmp_path / "a.journal"
     program = f"""
 import optuna
-from optuna_wnn.store import open_storage
+from optuna_wnn.storages import open_storage
 study = optuna.create_study(
     study_name="a", storage=open_storage("journal:///{path}"), load_if_exists=True
 )

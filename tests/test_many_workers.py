@@ -14,7 +14,7 @@ from runs import studies
 
 from optuna_wnn import report
 from optuna_wnn import store
-from optuna_wnn.store import open_storage
+from optuna_wnn.storages import open_storage
 
 
 CONFIG = """

@@ -30,7 +30,7 @@ from runs import studies
 
 from optuna_wnn import store
 from optuna_wnn.cli import main
-from optuna_wnn.store import open_storage
+from optuna_wnn.storages import open_storage
 
 
 WRITES = (

@@ -27,7 +27,7 @@ import optuna_wnn
 from optuna_wnn import Bounds
 from optuna_wnn import GenomeSpace
 from optuna_wnn import InputError
-from optuna_wnn import store
+from optuna_wnn import storages
 from optuna_wnn.genome import DIMENSIONS
 from optuna_wnn.tasks.base import Examples
 from optuna_wnn.tasks.base import Task
@@ -111,7 +111,7 @@ def test_another_space_in_the_same_study_is_refused() -> None:
 
 
 def test_a_study_that_is_deleted_and_made_again_starts_anew() -> None:
-    storage = store.open_storage("memory:")
+    storage = storages.open_storage("memory:")
     for space in (SPACE, WIDE, WIDE):
         study = study_of(SAMPLERS["genetic"](1), storage)
         study.optimize(lambda trial, space=space: loss(space.suggest(trial)), n_trials=12)  # type: ignore[misc]
@@ -120,7 +120,7 @@ def test_a_study_that_is_deleted_and_made_again_starts_anew() -> None:
 
 
 def test_a_sampler_notices_a_study_that_was_made_again() -> None:
-    storage, sampler, runs = store.open_storage("memory:"), SAMPLERS["genetic"](1), []
+    storage, sampler, runs = storages.open_storage("memory:"), SAMPLERS["genetic"](1), []
     for _ in range(2):
         study = study_of(sampler, storage)
         study.optimize(objective, n_trials=20)

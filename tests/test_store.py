@@ -24,12 +24,13 @@ from strategies import genomes
 from strategies import seeds
 
 from optuna_wnn import packing
+from optuna_wnn import storages
 from optuna_wnn import store
 from optuna_wnn.errors import InputError
 from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Genome
+from optuna_wnn.storages import open_storage
 from optuna_wnn.store import Child
-from optuna_wnn.store import open_storage
 from optuna_wnn.variation import crossover
 from optuna_wnn.variation import mutate
 from optuna_wnn.variation import random_genome
@@ -486,4 +487,4 @@ def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(
     ],
 )  # fmt: skip
 def test_passwords_are_masked(url: str, shown: str) -> None:
-    assert store.masked(url) == shown
+    assert storages.masked(url) == shown

@@ -18,17 +18,17 @@ from optuna_wnn.genome import DIMENSIONS
 from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Dimension
 from optuna_wnn.genome import Genome
-from optuna_wnn.variation import Move
-from optuna_wnn.variation import add_bit
-from optuna_wnn.variation import add_neuron
-from optuna_wnn.variation import apply_move
+from optuna_wnn.moves import Move
+from optuna_wnn.moves import add_bit
+from optuna_wnn.moves import add_neuron
+from optuna_wnn.moves import apply_move
+from optuna_wnn.moves import random_move
+from optuna_wnn.moves import remove_bit
+from optuna_wnn.moves import remove_neuron
 from optuna_wnn.variation import crossover
 from optuna_wnn.variation import longest_step
 from optuna_wnn.variation import mutate
 from optuna_wnn.variation import random_genome
-from optuna_wnn.variation import random_move
-from optuna_wnn.variation import remove_bit
-from optuna_wnn.variation import remove_neuron
 from optuna_wnn.variation import resize
 from optuna_wnn.variation import rewire
 

@@ -1,0 +1,123 @@
+"""Storages by their URLs: opened the way that suits a search, passwords never shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import time
+import warnings
+from typing import Any
+from typing import Final
+
+import optuna
+import sqlalchemy
+import sqlalchemy.event
+from optuna.storages import BaseStorage
+from optuna.storages import GrpcStorageProxy
+from optuna.storages import InMemoryStorage
+from optuna.storages import JournalStorage
+from optuna.storages import RDBStorage
+from optuna.storages import journal
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.journal import journal_backend
+
+
+def open_storage(url: str, *, must_exist: bool = False) -> BaseStorage:
+    """Open a storage by its URL.
+
+    SQLite is opened in WAL mode with ``synchronous=NORMAL``: a trial then costs no wait for the
+    disk, and a power cut loses at most the last trials, never the file.
+
+    Args:
+        url: ``sqlite:///FILE``, ``postgresql+psycopg://…``, ``mysql+pymysql://…`` or any other
+            database that SQLAlchemy speaks; ``journal:///FILE`` or ``redis://…`` for Optuna's
+            journal; ``grpc://HOST:PORT`` for its proxy; ``memory:`` for none.
+        must_exist: Whether a file that is not there is a mistake; else it is created.
+
+    Raises:
+        InputError: If there is no such kind of storage, or it cannot be reached.
+    """
+    try:
+        file = _file_of(url)
+        if must_exist and file and not os.path.exists(file):
+            raise FileNotFoundError(f"there is no file {file}")
+        with warnings.catch_warnings():
+            # Optuna calls Redis and gRPC experimental; a user who named them has decided.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return _opened_with_others(url)
+    except Exception as error:  # each driver has its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        for secret in filter(None, map("".join, _PASSWORD.findall(url))):
+            reason = reason.replace(secret, "***")
+        raise InputError(
+            f"storage {masked(url)}: it cannot be opened ({reason}); check the URL, that the "
+            "server runs, and that its driver is installed"
+        ) from error
+
+
+def _file_of(url: str) -> str:
+    """Return the path of the file that a storage lives in, or nothing."""
+    if url.startswith("journal:///"):
+        return url.removeprefix("journal:///")
+    database = sqlalchemy.engine.make_url(url).database if url.startswith("sqlite") else None
+    return "" if database in (None, ":memory:") else database
+
+
+def _opened_with_others(url: str, attempts: int = 10) -> BaseStorage:
+    """Open a storage that other processes may create at this moment: one of them is first."""
+    try:
+        return _opened(url)
+    except sqlalchemy.exc.DBAPIError as error:
+        signs = ("exists", "locked", "no such table")
+        is_race = any(sign in str(error) for sign in signs) or isinstance(
+            error, sqlalchemy.exc.IntegrityError
+        )
+        if not is_race or attempts == 1:
+            raise
+    time.sleep(0.2)
+    return _opened_with_others(url, attempts - 1)
+
+
+def _opened(url: str) -> BaseStorage:
+    if url == "memory:":
+        return InMemoryStorage()
+    if url.startswith("journal:///"):
+        path = url.removeprefix("journal:///")
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        return JournalStorage(journal_backend(path))
+    if url.startswith(("redis://", "rediss://")):
+        return JournalStorage(journal.JournalRedisBackend(url))
+    if url.startswith("grpc://"):
+        host, _, port = url.removeprefix("grpc://").partition(":")
+        return GrpcStorageProxy(host=host, port=int(port or 13000))
+    if not url.startswith("sqlite"):
+        return optuna.storages.get_storage(RDBStorage(url))
+    # RDBStorage writes its schema in its constructor, so the mode must be set before.
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _tune_sqlite)
+    try:
+        backend = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "connect", _tune_sqlite)
+    sqlalchemy.event.listen(backend.engine, "connect", _tune_sqlite)
+    return optuna.storages.get_storage(backend)
+
+
+def _tune_sqlite(connection: Any, record: Any) -> None:
+    if not isinstance(connection, sqlite3.Connection):
+        return  # another thread opens another kind of database at this moment
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+# In a URL: what stands between the user and the last "@", or a query that is named so.
+_PASSWORD: Final = re.compile(r"(?<=://)[^:@/\s]*:(\S*)@|(?<=[?&]password=)([^&\s]+)")
+
+
+def masked(text: str) -> str:
+    """Return a text without the passwords of the URLs in it."""
+    text = re.sub(r"(://[^:@/\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"([?&]password=)[^&\s]+", r"\1***", text)
