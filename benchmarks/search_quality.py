@@ -38,7 +38,7 @@ from optuna_wnn.tasks import Task
 from optuna_wnn.tasks.base import pack_bits
 
 
-Curve = list[tuple[int, float, float, float]]  # evaluations, seconds, fitness CE, test CE
+Curve = list[tuple[int, float, float, float]]  # evaluations, CPU seconds, fitness CE, test CE
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits": {"neurons": (4, 12), "bits": (4, 10), "start": (8, 8)},
@@ -67,7 +67,7 @@ class Recorder:
         self.curve: Curve = []
         self._evaluations = 0
         self._best = np.inf
-        self._started = time.perf_counter()
+        self._started = time.process_time()
         self._scoring = 0.0
 
     def see(self, cross_entropy: float, genome: Any, evaluations: int = 1) -> None:
@@ -76,16 +76,16 @@ class Recorder:
         if cross_entropy >= self._best:
             return
         self._best = cross_entropy
-        started = time.perf_counter()
+        started = time.process_time()
         test = self.evaluator.evaluate(genome, "test").cross_entropy
-        self._scoring += time.perf_counter() - started
-        seconds = time.perf_counter() - self._started - self._scoring
+        self._scoring += time.process_time() - started
+        seconds = time.process_time() - self._started - self._scoring
         self.curve.append((self._evaluations, seconds, cross_entropy, test))
 
     @property
     def total(self) -> tuple[int, float]:
-        """Evaluations and seconds until now."""
-        return self._evaluations, time.perf_counter() - self._started - self._scoring
+        """Evaluations and CPU seconds until now."""
+        return self._evaluations, time.process_time() - self._started - self._scoring
 
 
 def one_study(
@@ -219,7 +219,7 @@ def table(records: list[dict[str, Any]], column: int) -> str:
 
     Args:
         records: What :func:`run` returned.
-        column: 0 compares at equal evaluations, 1 at equal wall time (of the quickest method).
+        column: 0 compares at equal evaluations, 1 at equal CPU time (of the quickest method).
     """
     lines = [
         "| task | fitness | method | test CE: median | quartiles |",
@@ -249,7 +249,7 @@ def picture(records: list[dict[str, Any]], folder: Path) -> None:
     for task, fitness_on in sorted({(r["task"], r["fitness_on"]) for r in records}):
         group = [r for r in records if (r["task"], r["fitness_on"]) == (task, fitness_on)]
         figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), sharey=True)
-        for axis, column, label in ((axes[0], 0, "evaluations"), (axes[1], 1, "seconds")):
+        for axis, column, label in ((axes[0], 0, "evaluations"), (axes[1], 1, "CPU seconds")):
             for method in dict.fromkeys(r["method"] for r in group):
                 curves = [r["curve"] for r in group if r["method"] == method]
                 last = max(r["evaluations" if column == 0 else "seconds"] for r in group)
@@ -292,7 +292,7 @@ def main() -> int:
         arguments.json.write_text(json.dumps(records))
     print(f"\n{platform.machine()}, Python {platform.python_version()}\n\nAt equal evaluations:\n")
     print(table(records, 0))
-    print("\nAt equal wall time:\n")
+    print("\nAt equal CPU time:\n")
     print(table(records, 1))
     if arguments.pictures is not None:
         picture(records, arguments.pictures)

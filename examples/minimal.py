@@ -27,4 +27,6 @@ if __name__ == "__main__":
     )
     study.optimize(objective, n_trials=100)
     best = min(study.best_trials, key=lambda trial: trial.values[0])
-    print(f"trial {best.number}: cross-entropy {best.values[0]:.4f}, accuracy {best.values[1]:.4f}")
+    print(
+        f"trial {best.number}: cross-entropy {best.values[0]:.4f}, accuracy {best.values[1]:.4f}"
+    )

@@ -54,7 +54,6 @@ _READY: Final = "ready"
 _MAKER: Final = "maker"
 _MAKER_PATIENCE: Final = 60.0  # seconds in which a maker adds at least one trial
 _MAKER_START: Final = 1.0  # seconds in which it says who it is
-_THRESHOLD: Final = "threshold"
 
 
 @dataclass(frozen=True)
@@ -204,8 +203,8 @@ class PhasedSearch:
         start, final = wanted.start, wanted.end
         if before is not None:
             history = _history(before)
-            earlier = Threshold(*store.read_setting(before, _THRESHOLD))
-            start = earlier.bar(history.newest)
+            earlier = report.read_threshold(before)
+            start = earlier.bar(history.newest) if earlier is not None else start
             if wanted.kind == "quantile":
                 best = self._ranked(before, history)[: phase.population_size]
                 end = float(np.quantile([-record.losses[1] for record in best], end))
@@ -241,19 +240,20 @@ class PhasedSearch:
     def _open(self, index: int, before: optuna.Study | None) -> optuna.Study:
         """Return a phase's study, created and seeded if it was not yet."""
         phase, name = self.config.phases[index], self.study_name(index)
-        threshold = self._threshold(index, before)
-        if threshold is not None:
-            self._thresholds[index] = threshold
-        sampler = self._sampler(index, phase, threshold)
         try:
             study = optuna.create_study(
-                study_name=name, storage=self.storage, directions=DIRECTIONS, sampler=sampler
+                study_name=name, storage=self.storage, directions=DIRECTIONS
             )
             is_maker = True
         except optuna.exceptions.DuplicatedStudyError:
-            study = optuna.load_study(study_name=name, storage=self.storage, sampler=sampler)
+            study = optuna.load_study(study_name=name, storage=self.storage)
             is_maker = _is_left_half_made(study)
         store.register_worker(study, this_worker())
+        # Once the study is made, what it was made with holds, whatever trials came late.
+        threshold = self._threshold(index, before) if is_maker else report.read_threshold(study)
+        if threshold is not None:
+            self._thresholds[index] = threshold
+        study.sampler = self._sampler(index, phase, threshold)
         # A kill between any two of these steps is made good by doing them again.
         if is_maker:
             store.write_setting(study, _MAKER, this_worker())
@@ -263,8 +263,7 @@ class PhasedSearch:
             report.write_configuration(study, self._identity())
             self.spaces[index].write(study)
             if threshold is not None:
-                fields = [threshold.start, threshold.end, threshold.highest, threshold.ramp]
-                store.write_setting(study, _THRESHOLD, fields)
+                report.write_threshold(study, threshold)
             report.describe(study, self.config.name, index, phase.label, before)
             if index == 0:
                 report.write_baselines(study, self.task.baselines)
@@ -316,8 +315,8 @@ class PhasedSearch:
 
     def _ranked(self, study: optuna.Study, history: History) -> list[Record]:
         """Return a phase's trials with values, best first, each genome once."""
-        fields = store.read_setting(study, _THRESHOLD)
-        slack = Threshold(*fields).slack(history.newest) if fields else 0.0
+        threshold = report.read_threshold(study)
+        slack = threshold.slack(history.newest) if threshold is not None else 0.0
         records = list(history.records())
         order = self._fitness.order(losses_of(records), violations_of(records, slack))
         by_genome = {records[i].final_handle: records[i] for i in reversed(order.tolist())}

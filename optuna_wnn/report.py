@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from typing import Final
 
+import numpy as np
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
@@ -22,6 +23,7 @@ from optuna_wnn import store
 from optuna_wnn.errors import InputError
 from optuna_wnn.fitness import Fitness
 from optuna_wnn.genome import Genome
+from optuna_wnn.schedule import Threshold
 
 
 SEEDED_FROM: Final = "seeded from"
@@ -35,6 +37,7 @@ _TEST: Final = "test"
 _FIRST: Final = "test of the first random genome"
 _BASELINES: Final = "baselines"
 _CONFIGURATION: Final = "config"
+_THRESHOLD: Final = "threshold"
 
 
 # -- what studies say ----------------------------------------------------------------------------
@@ -60,6 +63,18 @@ def read_configuration(study: optuna.Study) -> dict[str, Any] | None:
     """Return what :func:`write_configuration` wrote, or ``None``."""
     text = store.read_setting(study, _CONFIGURATION)
     return None if text is None else dict(json.loads(text))
+
+
+def write_threshold(study: optuna.Study, threshold: Threshold) -> None:
+    """Write into a study the accuracy bars of its phase."""
+    fields = [threshold.start, threshold.end, threshold.highest, threshold.ramp]
+    store.write_setting(study, _THRESHOLD, fields)
+
+
+def read_threshold(study: optuna.Study) -> Threshold | None:
+    """Return what :func:`write_threshold` wrote, or ``None``."""
+    fields = store.read_setting(study, _THRESHOLD)
+    return None if fields is None else Threshold(*fields)
 
 
 def write_baselines(study: optuna.Study, baselines: Mapping[str, float]) -> None:
@@ -172,7 +187,10 @@ def summarise(storage: BaseStorage, run: str) -> RunSummary:
     if ended:
         values = [phases[i].validation or (0.0, 0.0) for i in ended]
         losses = [(ce, -accuracy) for ce, accuracy in values]
-        best = ended[int(_fitness(studies[0]).order(losses)[0])]
+        threshold = read_threshold(studies[-1])
+        bar = threshold.highest if threshold is not None else 0.0
+        missed = np.array([max(0.0, bar - accuracy) for _, accuracy in values])
+        best = ended[int(_fitness(studies[0]).order(losses, missed)[0])]
     attributes = studies[0].user_attrs
     return RunSummary(
         run, phases, best, _pair(attributes.get(_FIRST)), attributes.get(_BASELINES, {})

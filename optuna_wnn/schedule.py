@@ -203,7 +203,7 @@ class AdaptiveScaling:
         """
         checked = best[:: self.check_interval]
         stalled = stalled_generations(checked, self.min_improvement)
-        return Level(min(Level.CRITICAL, -(-stalled // self.patience)))
+        return Level(min(Level.CRITICAL, stalled // self.patience))
 
     def population_factor(self, level: Level) -> float:
         """Return what the population is multiplied by."""
