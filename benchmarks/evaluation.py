@@ -49,8 +49,8 @@ MEMORIES: dict[str, MemorySettings] = {
 }
 
 
-def text_like(n_train: int = 200_000, n_read: int = 50_000) -> Task:
-    """Return four tokens of 16 bits each, Zipf-distributed, and the 16 bits of the next."""
+def text_like(n_train: int = 200_000, n_read: int = 50_000, n_outputs: int = 1 << 16) -> Task:
+    """Return four tokens of 16 bits each, Zipf-distributed, and the code of the next."""
     rng = np.random.default_rng(1)
     shares = 1 / (np.arange(50_257) + 2.7)
     codes = np.random.default_rng(123).permutation(1 << 16)[:50_257].astype(np.uint64)
@@ -58,10 +58,10 @@ def text_like(n_train: int = 200_000, n_read: int = 50_000) -> Task:
     def examples(size: int) -> Examples:
         tokens = codes[rng.choice(len(shares), size + 4, p=shares / shares.sum())]
         inputs = sum(tokens[i : size + i] << np.uint64(16 * i) for i in range(4))
-        return Examples(np.asarray(inputs)[:, None], tokens[4:].astype(np.int64))
+        return Examples(np.asarray(inputs)[:, None], tokens[4:].astype(np.int64) % n_outputs)
 
     parts = (examples(n_train), examples(n_read), examples(1000))
-    return Task("text-like", "bits", 64, 1 << 16, *parts, (4, 16))
+    return Task("text-like", "bits", 64, n_outputs, *parts, (4, 16))
 
 
 def images_like(n_train: int = 60_000, n_read: int = 10_000) -> Task:
@@ -177,6 +177,56 @@ def numpy_seconds(task: Task, genome: Genome, settings: MemorySettings) -> float
 
     seconds = take_turns({"one": few(1), "three": few(3)}, 2)
     return genome.n_neurons * max(seconds["three"] - seconds["one"], 0) / 2
+
+
+def rewired(genome: Genome, cluster: int, which: NDArray[np.int64], seed: int) -> Genome:
+    """Return the genome with one connection of some neurons of a cluster moved."""
+    rng = np.random.default_rng(seed)
+    clusters = [genome.cluster(k) for k in range(genome.n_clusters)]
+    rows = clusters[cluster].copy()
+    for n in which:
+        unseen = np.setdiff1d(np.arange(64), rows[n])
+        rows[n, rng.integers(rows.shape[1])] = rng.choice(unseen)
+    clusters[cluster] = rows
+    return Genome.of_clusters(clusters)
+
+
+def incremental_row(task: Task, memory: str, repeats: int) -> Row:
+    """Return what relatives of known genomes cost, as shares of a full evaluation."""
+    parents = [network(task, 200, 16, seed) for seed in (1, 2)]
+    plain, caching = (
+        create_evaluator(task, MEMORIES[memory], backend="cpu", cache_bytes=size)
+        for size in (0, None)
+    )
+    caching.evaluate_batch(parents)
+    rng = np.random.default_rng(3)
+    best = dict.fromkeys(("full", "tabu neighbour", "crossover child", "mutated child"), np.inf)
+    for turn in range(4 * repeats):
+        first = rng.random(task.n_clusters) < 0.5
+        child = Genome.of_clusters(
+            parents[int(first[k])].cluster(k) for k in range(task.n_clusters)
+        )
+        mutated = child
+        for k in rng.choice(task.n_clusters, 2, replace=False):  # of 16: above one in ten
+            mutated = rewired(mutated, int(k), rng.choice(200, 10, replace=False), turn)
+        neighbour = rewired(parents[0], turn % 16, rng.integers(0, 200, 1), turn)
+        for name, genome in zip(best, (child, neighbour, child, mutated), strict=True):
+            if name == "full" and turn >= repeats:
+                continue
+            evaluator = plain if name == "full" else caching
+            started = time.perf_counter()
+            found = evaluator.evaluate(genome)
+            best[name] = min(best[name], time.perf_counter() - started)
+            if turn == 0:
+                right = plain.evaluate(genome)
+                assert found.cross_entropy == right.cross_entropy
+    shares = {name: best[name] / best["full"] for name in best if name != "full"}
+    return {
+        "memory": memory,
+        "vocabulary": task.n_outputs,
+        "seconds": {name: float(seconds) for name, seconds in best.items()},
+        "shares": {name: float(share) for name, share in shares.items()},
+    }
 
 
 _FIRST_CALL = """
@@ -323,6 +373,15 @@ def main() -> None:
             for memory in MEMORIES
         ]
         show_full(report["images"])
+    report["incremental"] = [
+        incremental_row(task, memory, options.repeats)
+        for task in (text, text_like(n_outputs=50_257))
+        for memory in MEMORIES
+    ]
+    print("relatives of known genomes, as shares of a full evaluation (16 x 200 neurons, 16 bits)")
+    for row in report["incremental"]:
+        shares = ", ".join(f"{name} {100 * s:.2f} %" for name, s in row["shares"].items())
+        print(f"{row['memory']:>14}, {row['vocabulary']:,} codes: {shares}")
     report["first_call"] = [first_call_seconds(memory) for memory in MEMORIES]
     for row in report["first_call"]:
         print(

@@ -6,8 +6,6 @@ import os
 from abc import ABC
 from abc import abstractmethod
 from collections.abc import Collection
-from collections.abc import Hashable
-from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -22,6 +20,7 @@ from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import heads
 from optuna_wnn.evaluators.cache import VoteCache
 from optuna_wnn.evaluators.cells import make_cells
+from optuna_wnn.evaluators.finder import VoteFinder
 from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.readings import part_reading
 from optuna_wnn.evaluators.readings import temperature_reading
@@ -29,7 +28,6 @@ from optuna_wnn.evaluators.refine import Climb
 from optuna_wnn.evaluators.refine import climb
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
-from optuna_wnn.evaluators.votes import clusters_of
 from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Dimension
 from optuna_wnn.genome import Genome
@@ -39,7 +37,7 @@ from optuna_wnn.tasks.base import Task
 
 EvaluationPart = Literal["fitness", "validation", "test"]
 
-_ROOM_BYTES = 1 << 28  # for votes of clusters that are computed together
+_FLAGS_BYTES = 1 << 26  # for which examples are positive ones of a cluster
 _MOST_NEURONS = 1 << 16  # of a cluster: votes are 16 bits wide, their sums 32
 
 
@@ -118,6 +116,8 @@ class Evaluator(ABC):
         self.threads = threads if threads is not None else usable_processors()
         self.cells = make_cells(self.memory, task.head, task.n_outputs, len(task.train))
         self.cache = VoteCache(cache_bytes)
+        self._finder = VoteFinder(self.cache, self.cluster_votes)
+        self._known_flags = VoteCache(_FLAGS_BYTES)
 
     @abstractmethod
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
@@ -152,8 +152,10 @@ class Evaluator(ABC):
             self.check(genome)
         reading = part_reading(self.task, self.memory, part)
         return [
-            self._evaluate(genome, votes, reading)
-            for genome, votes in zip(genomes, self._votes(genomes, reading), strict=True)
+            self._evaluate(genome, clusters, votes, reading)
+            for genome, (clusters, votes) in zip(
+                genomes, self._finder.votes(genomes, reading), strict=True
+            )
         ]
 
     def refine(
@@ -246,75 +248,63 @@ class Evaluator(ABC):
 
     def positives(self, reading: Reading, cluster: int) -> NDArray[np.uint8]:
         """Return which of the examples read are positive ones of ``cluster``, ``uint8[E]``."""
-        targets = reading.examples.targets
-        return heads.cluster_targets(self.task.head, self.task.n_clusters, targets, cluster)
+        return self._flags(reading.name, reading.examples.targets, cluster)
 
     def trained_positives(self, reading: Reading, cluster: int) -> NDArray[np.uint8]:
         """Return the same of the examples that write the memory."""
-        targets = self.task.train.targets[: reading.n_trained]
-        return heads.cluster_targets(self.task.head, self.task.n_clusters, targets, cluster)
+        return self._flags("train", self.task.train.targets, cluster)[: reading.n_trained]
+
+    def _flags(self, name: str, targets: NDArray[np.int64], cluster: int) -> NDArray[np.uint8]:
+        key = ("positives", name, cluster)
+        flags: NDArray[np.uint8] | None = self._known_flags.get(key)
+        if flags is None:
+            flags = heads.cluster_targets(self.task.head, self.task.n_clusters, targets, cluster)
+            self._known_flags.put(key, flags)
+        return flags
 
     def _climb(self, job: Climb, wiring: list[NDArray[np.int32]]) -> list[NDArray[np.int32]]:
         """Return the refined connections of every cluster; backends may do it faster."""
         return climb(job, wiring, self.cluster_votes)
 
-    def _evaluate(self, genome: Genome, votes: list[ClusterVotes], reading: Reading) -> Evaluation:
-        outputs = self._outputs(genome, votes)
+    def _evaluate(
+        self,
+        genome: Genome,
+        clusters: list[Cluster],
+        votes: list[ClusterVotes],
+        reading: Reading,
+    ) -> Evaluation:
         targets = reading.examples.targets
         if self.task.head == "bits":
-            log_odds = heads.bit_log_odds(outputs, self.cells.log_odds)
-            result = heads.bits_result(log_odds, targets, self.task.n_outputs)
+            terms = self._bit_terms(clusters, votes, reading)
+            result = heads.bits_result(terms, targets, self.task.n_outputs)
         else:
+            outputs = self._outputs(genome, votes)
             result = heads.classes_result(outputs, targets, self._temperature(genome))
         return Evaluation(
             cross_entropy=result.cross_entropy,
             accuracy=result.accuracy,
-            neuron_order=self._neuron_order(genome, votes, reading),
+            neuron_order=self._neuron_order(genome, clusters, votes, reading),
             cluster_losses=result.cluster_losses,
             n_examples=len(targets),
         )
 
-    def _votes(self, genomes: Sequence[Genome], reading: Reading) -> Iterator[list[ClusterVotes]]:
-        """Yield the votes of each genome's clusters; what is known is not computed again.
-
-        Clusters of several genomes are computed together, as many as their votes fit into a
-        bounded room, so that all threads have work.
-        """
-        most = max(1, _ROOM_BYTES // (8 * len(reading.examples)))
-        waiting: list[list[Cluster]] = []
-        known: dict[Hashable, ClusterVotes] = {}
-        missing: dict[Hashable, Cluster] = {}
-        for genome in genomes:
-            clusters = clusters_of(genome)
-            for cluster in clusters:
-                key = (reading.name, cluster.key)
-                votes = self.cache.get(key)
-                if votes is not None:
-                    known[key] = votes
-                elif key not in known:
-                    missing[key] = cluster
-            waiting.append(clusters)
-            if len(known) + len(missing) >= most:
-                yield from self._flush(waiting, known, missing, reading)
-        yield from self._flush(waiting, known, missing, reading)
-
-    def _flush(
-        self,
-        waiting: list[list[Cluster]],
-        known: dict[Hashable, ClusterVotes],
-        missing: dict[Hashable, Cluster],
-        reading: Reading,
-    ) -> Iterator[list[ClusterVotes]]:
-        """Compute what is missing, yield the votes of those who wait, and empty all three."""
-        computed = self.cluster_votes(list(missing.values()), reading) if missing else []
-        for key, votes in zip(missing, computed, strict=True):
-            known[key] = votes
-            self.cache.put(key, votes)
-        for clusters in waiting:
-            yield [known[reading.name, cluster.key] for cluster in clusters]
-        waiting.clear()
-        known.clear()
-        missing.clear()
+    def _bit_terms(
+        self, clusters: list[Cluster], votes: list[ClusterVotes], reading: Reading
+    ) -> list[heads.BitTerms]:
+        """Return what every cluster adds to the ``bits`` head; known ones are not computed."""
+        whole = heads.is_whole(self.task.n_clusters, self.task.n_outputs)
+        terms = []
+        for cluster, its_votes in zip(clusters, votes, strict=True):
+            key = ("terms", reading.name, cluster.key)
+            known: heads.BitTerms | None = self.cache.get(key)
+            if known is None:
+                outputs = self.cells.outputs(its_votes.sums[None], np.array([len(cluster.hashes)]))
+                log_odds = heads.bit_log_odds(outputs[0], self.cells.log_odds)
+                is_one = self.positives(reading, cluster.index) == 1
+                known = heads.bit_terms(log_odds, is_one, whole)
+                self.cache.put(key, known)
+            terms.append(known)
+        return terms
 
     def _outputs(self, genome: Genome, votes: list[ClusterVotes]) -> NDArray[np.float64]:
         return self.cells.outputs(np.stack([v.sums for v in votes]), genome.neurons)
@@ -326,7 +316,7 @@ class Evaluator(ABC):
         if self.task.head != "classes":
             return 1.0
         reading = self._temperature_reading
-        outputs = self._outputs(genome, next(self._votes([genome], reading)))
+        outputs = self._outputs(genome, next(self._finder.votes([genome], reading))[1])
         return heads.fit_temperature(outputs, reading.examples.targets)
 
     @cached_property
@@ -334,13 +324,17 @@ class Evaluator(ABC):
         return temperature_reading(self.task, self.cells.counting)
 
     def _neuron_order(
-        self, genome: Genome, votes: list[ClusterVotes], reading: Reading
+        self,
+        genome: Genome,
+        clusters: list[Cluster],
+        votes: list[ClusterVotes],
+        reading: Reading,
     ) -> NDArray[np.int64]:
         """Return the neurons by cluster, then score, then hash: a function of content alone."""
         scores = np.empty(genome.n_neurons)
         n_examples = len(reading.examples)
-        for k, cluster in enumerate(clusters_of(genome)):
-            n_positive = int(self.positives(reading, k).sum())
+        for k, cluster in enumerate(clusters):
+            n_positive = int(self.positives(reading, k).sum(dtype=np.int64))
             negative, positive = self.cells.ranking_votes(votes[k].scores).T
             mean = positive / max(n_positive, 1) - negative / max(n_examples - n_positive, 1)
             scores[genome.cluster_starts[k] + cluster.order] = mean

@@ -58,13 +58,12 @@ class CpuEvaluator(Evaluator):
 
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         kernel = _Kernel(self, reading)
-        wanted = max(1, self.threads * _JOBS_PER_THREAD if self.threads > 1 else 1)
-        n_parts = -(-wanted // max(1, len(clusters)))
+        wanted = self.threads * _JOBS_PER_THREAD if self.threads > 1 else 1
+        share = -(-sum(len(cluster.hashes) for cluster in clusters) // wanted)
+        step = -(-share // fused.ABREAST) * fused.ABREAST
         jobs = []
         for place, cluster in enumerate(clusters):
             n_neurons = len(cluster.hashes)
-            step = max(1, -(-n_neurons // n_parts))
-            step = min(n_neurons, -(-step // fused.ABREAST) * fused.ABREAST)
             jobs += [
                 (place, cluster, slice(first, min(first + step, n_neurons)))
                 for first in range(0, n_neurons, step)
@@ -156,7 +155,7 @@ class _Kernel:
             return ClusterVotes(sums, scores)
         train, read = self.train[:, 0], reading.examples.inputs[:, 0]
         if cells.counting:
-            narrow = n_bits <= fused.COUNT_BITS
+            narrow = n_bits <= fused.COUNT_BITS and len(connections) > 1
             count = fused.count_votes if narrow else fused.wide_count_votes
             count(
                 connections, train, train_positives, read, read_positives,
@@ -164,7 +163,7 @@ class _Kernel:
             )  # fmt: skip
         else:
             weights = sum(int(vote) << 16 * state for state, vote in enumerate(cells.votes))
-            narrow = n_bits <= fused.STATE_BITS
+            narrow = n_bits <= fused.STATE_BITS and len(connections) > 1
             state = fused.state_votes if narrow else fused.wide_state_votes
             state(
                 connections, train, train_positives, read, read_positives,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ HEADS: Final[tuple[Head, ...]] = ("bits", "classes")
 
 _COST_SCALE: Final = 2.0**32  # log-probabilities are compared as integers: ties are exact
 _CHUNK: Final = 2048  # examples at a time, so that what is computed stays in the cache
+_RUN: Final = 8192  # the same of one bit
 _GOLDEN: Final = (5**0.5 - 1) / 2
 
 
@@ -59,8 +61,64 @@ def softplus(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
+@dataclass(frozen=True, eq=False)
+class BitTerms:
+    """What one bit adds to the ``bits`` head, per example; it depends on its own cluster alone.
+
+    Attributes:
+        losses: Its loss, ``float64[E]``.
+        loss: Their sum.
+        right: Whether the target's side of it is the more probable, or as probable as the other.
+        alike: Whether both sides are as probable, to 2**-32 nats; ``bool[E]`` as ``right``.
+        log_odds: Of being 1, clamped, ``float64[E]``; empty where the vocabulary is whole.
+    """
+
+    losses: NDArray[np.float64]
+    loss: float
+    right: NDArray[np.bool_]
+    alike: NDArray[np.bool_]
+    log_odds: NDArray[np.float64]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that they take."""
+        arrays = (self.losses, self.right, self.alike, self.log_odds)
+        return sum(array.nbytes for array in arrays)
+
+
+def is_whole(n_bits: int, n_outputs: int) -> bool:
+    """Return whether every code of ``n_bits`` bits is one of the vocabulary."""
+    return n_outputs == 1 << n_bits
+
+
+def bit_terms(log_odds: NDArray[np.float64], is_one: NDArray[np.bool_], whole: bool) -> BitTerms:
+    """Return what a bit adds to the result.
+
+    Args:
+        log_odds: Of being 1, ``float64[E]``, clamped.
+        is_one: Whether it is 1 in the target, ``bool[E]``.
+        whole: See :func:`is_whole`.
+    """
+    n_examples = len(log_odds)
+    losses = np.empty(n_examples)
+    alike, right = np.empty(n_examples, bool), np.empty(n_examples, bool)
+    for first in range(0, n_examples, _RUN):
+        run = slice(first, first + _RUN)
+        odds, one = log_odds[run], is_one[run]
+        losses[run] = softplus(np.where(one, -odds, odds))
+        alike[run] = _costs(odds) == 0
+        right[run] = alike[run] | (one == (odds > 0))
+    kept = np.zeros(0) if whole else log_odds
+    return BitTerms(losses, float(losses.sum()), right, alike, kept)
+
+
+def _costs(log_odds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return what it costs to take the less probable side of a bit; 0 where both are alike."""
+    return np.rint(np.abs(log_odds) * _COST_SCALE).astype(np.int64)
+
+
 def bits_result(
-    log_odds: NDArray[np.float64], targets: NDArray[np.int64], n_outputs: int
+    terms: Sequence[BitTerms], targets: NDArray[np.int64], n_outputs: int
 ) -> HeadResult:
     """Return the result of the ``bits`` head: a code's probability is that of all its bits.
 
@@ -69,41 +127,53 @@ def bits_result(
     the sum over these codes, and the arg-max among them, take one step per bit.
 
     Args:
-        log_odds: Of bit ``k`` (most significant first) being 1, ``float64[K, E]``, clamped.
+        terms: What bit ``k`` (most significant first) adds.
         targets: ``int64[E]``, each below ``n_outputs``.
         n_outputs: The size of the vocabulary, in ``(2**(K-1), 2**K]``.
     """
-    n_examples = len(targets)
+    n_examples, n_bits = len(targets), len(terms)
     cross_entropy, hits = np.empty(n_examples), np.empty(n_examples)
-    cluster_losses = np.zeros(len(log_odds))
     for first in range(0, n_examples, _CHUNK):
         run = slice(first, first + _CHUNK)
-        losses, cross_entropy[run], hits[run] = _bits_of(log_odds[:, run], targets[run], n_outputs)
-        cluster_losses += losses.sum(axis=1)
-    return HeadResult(float(cross_entropy.mean()), float(hits.mean()), cluster_losses / n_examples)
+        losses = terms[0].losses[run].copy()
+        for term in terms[1:]:
+            losses += term.losses[run]
+        if is_whole(n_bits, n_outputs):
+            right = np.logical_and.reduce([term.right[run] for term in terms])
+            alike = np.add.reduce([term.alike[run] for term in terms], dtype=np.int32)
+            hits[run] = np.where(right, np.ldexp(1.0, -alike), 0.0)
+        else:
+            log_odds = np.stack([term.log_odds[run] for term in terms])
+            losses += np.log(_mass_below(log_odds, n_outputs))
+            right = np.logical_and.reduce([term.right[run] for term in terms])
+            alike = np.logical_or.reduce([term.alike[run] for term in terms])
+            best = np.zeros(len(losses), np.int64)  # the most probable code of all
+            for odds in log_odds:
+                best += best + (odds > 0)
+            hits[run] = right
+            # Only where it is no code of the vocabulary, or not alone, is there more to do.
+            rest = np.flatnonzero(alike | (best >= n_outputs))
+            if len(rest):
+                hits[first + rest] = _hits_below(
+                    log_odds[:, rest], targets[first + rest], n_outputs
+                )
+        cross_entropy[run] = losses
+    cluster_losses = np.array([term.loss for term in terms]) / n_examples
+    return HeadResult(float(cross_entropy.mean()), float(hits.mean()), cluster_losses)
 
 
-def _bits_of(
+def _hits_below(
     log_odds: NDArray[np.float64], targets: NDArray[np.int64], n_outputs: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the loss per bit and example, and the cross-entropy and the hit per example."""
+) -> NDArray[np.float64]:
+    """Return how much each example counts as hit where not every code is of the vocabulary."""
     n_bits = len(log_odds)
     positions = n_bits - 1 - np.arange(n_bits)
     is_one = ((targets >> positions[:, None]) & 1).astype(bool)
-    losses = softplus(np.where(is_one, -log_odds, log_odds))
-    cross_entropy = losses.sum(axis=0)
-
-    # What it costs to take the less probable side of a bit; 0 where both are alike.
-    costs = np.rint(np.abs(log_odds) * _COST_SCALE).astype(np.int64)
+    costs = _costs(log_odds)
     target_cost = np.where(is_one != (log_odds > 0), costs, 0).sum(axis=0)
     free = np.cumsum((costs == 0)[::-1], axis=0)[::-1]  # from bit k on, how many are alike
-    if n_outputs == 1 << n_bits:
-        least = np.zeros(len(targets), np.int64)
-        tied = np.exp2(free[0].astype(np.float64))
-    else:
-        cross_entropy += np.log(_mass_below(log_odds, n_outputs))
-        least, tied = _best_below(log_odds, costs, free, n_outputs)
-    return losses, cross_entropy, np.where(target_cost == least, 1 / tied, 0.0)
+    least, tied = _best_below(log_odds, costs, free, n_outputs)
+    return np.where(target_cost == least, 1 / tied, 0.0)
 
 
 def _mass_below(log_odds: NDArray[np.float64], n_outputs: int) -> NDArray[np.float64]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +29,7 @@ class Cluster:
     hashes: NDArray[np.uint64]
     order: NDArray[np.int64]
 
-    @property
+    @cached_property
     def key(self) -> Hashable:
         """What distinguishes it from clusters that compute something else: its connections."""
         return self.index, self.connections.shape, self.connections.tobytes()
@@ -50,6 +52,12 @@ class ClusterVotes:
     def nbytes(self) -> int:
         """The memory that they take."""
         return self.sums.nbytes + self.scores.nbytes
+
+
+def connections_of(key: Hashable) -> NDArray[np.int32]:
+    """Return the connections that are part of a cluster's key within a reading."""
+    _, (_, shape, content) = cast("tuple[str, tuple[int, tuple[int, int], bytes]]", key)
+    return np.frombuffer(content, np.int32).reshape(shape)
 
 
 def clusters_of(genome: Genome) -> list[Cluster]:

@@ -241,8 +241,49 @@ def test_only_clusters_that_changed_are_computed_again() -> None:
     assert evaluator.computed == 2 * task.n_clusters
 
 
-def test_the_cache_stays_within_its_bytes_and_forgets_the_oldest() -> None:
+@st.composite
+def relatives(draw: st.DrawFn, genome: Genome, n_inputs: int) -> Genome:
+    """Draw a genome that shares neurons with another, some of them more often than there."""
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    clusters = []
+    for k in range(genome.n_clusters):
+        rows = genome.cluster(k)
+        rows = rows[np.sort(rng.integers(0, len(rows), draw(st.integers(1, 12))))]
+        if draw(st.booleans()):
+            rows = np.concatenate([rows, [rng.permutation(n_inputs)[: rows.shape[1]]]])
+        clusters.append(rows)
+    return Genome.of_clusters(clusters)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_what_is_known_of_relatives_changes_no_result(data: st.DataObject) -> None:
+    task, memory = data.draw(tasks()), data.draw(memory_settings())
+    genome = make_genome(task, 9, [data.draw(st.integers(1, 9))], data.draw(st.integers(0, 9)))
+    family = [genome, *(data.draw(relatives(genome, task.n_inputs)) for _ in range(4))]
+    expected = [CpuEvaluator(task, memory, cache_bytes=0).evaluate(g) for g in family]
+    evaluator = CpuEvaluator(task, memory, cache_bytes=data.draw(st.sampled_from([3000, None])))
+    together = evaluator.evaluate_batch(family)
+    assert all(same(a, b) for a, b in zip(together, expected, strict=True))
+    evaluator = CpuEvaluator(task, memory)
+    assert all(same(evaluator.evaluate(g), e) for g, e in zip(family, expected, strict=True))
+
+
+def test_only_neurons_that_changed_are_computed_again() -> None:
     task = make_task()
+    genome = make_genome(task, 8, [4])
+    rows = genome.cluster(1).copy()
+    rows[3] = [i for i in range(20) if i not in rows[3]][:4]
+    changed = Genome.of_clusters([genome.cluster(0), rows, genome.cluster(2)])
+    evaluator = CountingEvaluator(task)
+    evaluator.evaluate(genome)
+    evaluator.computed = 0
+    assert same(evaluator.evaluate(changed), CountingEvaluator(task).evaluate(changed))
+    assert evaluator.computed == 2  # the neuron that left, and the one that came
+
+
+def test_the_cache_stays_within_its_bytes_and_forgets_the_oldest() -> None:
+    task = make_task("classes", n_outputs=3)  # a head that keeps nothing of its own
     genome = make_genome(task, 3, [4])
     of_one = 8 * (len(task.validation) + 2 * 3)
     evaluator = CountingEvaluator(task, cache_bytes=2 * of_one)

@@ -1,4 +1,4 @@
-"""The C yardstick of ``benchmarks/evaluation.py``: built with this machine's compiler, never shipped."""
+"""The C yardstick of ``benchmarks/evaluation.py``: built here, never shipped."""
 
 from __future__ import annotations
 
