@@ -145,7 +145,12 @@ class GenomeSampler(BaseSampler, abc.ABC):
         self._lock = threading.Lock()
 
     def reseed_rng(self) -> None:
-        """Draw new entropy for studies that have no seed yet."""
+        """Draw a new seed, for studies that this sampler has not sampled for yet.
+
+        Optuna calls it for every trial where ``n_jobs`` is not 1. Workers that share a seed do
+        not repeat each other here, so a study that was started keeps its seed.
+        """
+        self._seed = None
         self._entropy = np.random.SeedSequence()
 
     # -- the algorithm --

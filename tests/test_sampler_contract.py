@@ -110,7 +110,9 @@ def test_one_sampler_serves_several_studies(make: Seeded) -> None:
 
 
 @pytest.mark.parametrize("make", SEEDED)
-def test_reseeding_changes_a_sampler_without_a_seed_and_no_other(make: Seeded) -> None:
+def test_reseeding_changes_what_is_sampled_but_not_in_a_study_that_was_started(
+    make: Seeded,
+) -> None:
     unseeded = make(None)
     twin = copy.deepcopy(unseeded)
     assert found(unseeded, 3) == found(twin, 3)
@@ -119,7 +121,12 @@ def test_reseeding_changes_a_sampler_without_a_seed_and_no_other(make: Seeded) -
     assert found(unseeded, 3) != found(twin, 3)
     seeded = make(7)
     seeded.reseed_rng()
-    assert found(seeded, 3) == found(make(7), 3)
+    assert found(seeded, 3) != found(make(7), 3)
+    study = optuna.create_study(sampler=make(7))
+    study.optimize(objective, n_trials=1)
+    study.sampler.reseed_rng()
+    study.optimize(objective, n_trials=2)
+    assert [trial.params for trial in study.trials] == found(make(7), 3)
 
 
 @pytest.mark.parametrize("make", SEEDED)
