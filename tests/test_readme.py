@@ -53,6 +53,13 @@ def test_the_python_example_runs_under_any_sampler(sampler: str) -> None:
         assert (again.cross_entropy, again.accuracy) == (cross_entropy, accuracy)
 
 
+def test_the_minimal_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    path = ROOT / "examples" / "minimal.py"
+    shorter = path.read_text(encoding="utf-8").replace("n_trials=100", "n_trials=3")
+    exec(compile(shorter, str(path), "exec"), {"__name__": "__main__"})
+    assert re.match(r"trial [0-2]: cross-entropy \d", capsys.readouterr().out)
+
+
 def test_every_file_that_the_readme_names_is_there() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
