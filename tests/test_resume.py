@@ -294,6 +294,11 @@ def _renamed(found: Outcome) -> Outcome:
     return {name.partition("/")[2]: trials for name, trials in found.items()}
 
 
+def listen_to_ctrl_c() -> None:
+    """Undo what a shell does to background jobs: it has them, and their children, ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="it needs process groups")
 def test_ctrl_c_says_how_to_resume_and_the_real_command_does(here: Path) -> None:
     url = "sqlite:///runs.db"
@@ -305,6 +310,7 @@ def test_ctrl_c_says_how_to_resume_and_the_real_command_does(here: Path) -> None
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=listen_to_ctrl_c,
         )
         assert process.stdout is not None
         process.stdout.readline()
