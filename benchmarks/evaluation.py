@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from limit import Limit
+from numpy.typing import NDArray
 
 from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.evaluators import create_evaluator
