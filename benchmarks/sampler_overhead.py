@@ -1,7 +1,7 @@
 """What a sampler costs per trial: CPU time of ask + suggest + tell as a study grows.
 
-The study searches 16 integers. It is grown by adding finished trials, and then some trials run
-through the sampler; what is reported is the median over them of the CPU time of one trial.
+The study searches 16 integers. It is grown through the sampler itself; what is reported is the
+median CPU time of one trial over some trials at each size.
 
     python benchmarks/sampler_overhead.py
     python benchmarks/sampler_overhead.py --sizes 100 5000 20000 --storage memory --json x.json

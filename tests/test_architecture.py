@@ -21,7 +21,7 @@ FLOORS = [
         "strict_yaml config tasks",
         "space evaluators network report",
         "samplers",
-        "phases sweep",
+        "chain phases sweep",
         "cli",
     )
 ]
@@ -42,11 +42,12 @@ SAME_FLOOR = {
     ("config", "memory"),
     ("config", "strict_yaml"),
     ("network", "evaluators"),
+    ("phases", "chain"),
     ("sweep", "phases"),
 }
 # Libraries that only these rooms know.
 LIBRARIES = {
-    "optuna": {"space", "store", "storages", "journal", "samplers", "phases", "sweep", "report"},
+    "optuna": set("space store storages journal samplers chain phases sweep report".split()),
     "numba": {"evaluators"},
     "llvmlite": {"evaluators"},
     "mlx": {"evaluators"},

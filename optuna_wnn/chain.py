@@ -1,0 +1,318 @@
+"""The chain of a run's studies: making, seeding and opening them."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+from typing import Final
+
+import numpy as np
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from optuna_wnn import report
+from optuna_wnn import store
+from optuna_wnn.config import PhaseSection
+from optuna_wnn.config import RunConfig
+from optuna_wnn.errors import InputError
+from optuna_wnn.samplers import WNNGeneticSampler
+from optuna_wnn.samplers import WNNTabuSearchSampler
+from optuna_wnn.samplers.base import GenomeSampler
+from optuna_wnn.samplers.history import History
+from optuna_wnn.samplers.history import Record
+from optuna_wnn.samplers.history import losses_of
+from optuna_wnn.samplers.history import violations_of
+from optuna_wnn.schedule import Threshold
+from optuna_wnn.space import GenomeSpace
+from optuna_wnn.store import Child
+from optuna_wnn.tasks import Task
+from optuna_wnn.workers import is_gone
+from optuna_wnn.workers import this_worker
+
+
+DIRECTIONS: Final = ("minimize", "maximize")
+METRICS: Final = ("cross-entropy", "accuracy")
+_READY: Final = "ready"
+_MAKER: Final = "maker"
+_MAKER_PATIENCE: Final = 60.0  # seconds in which a maker adds at least one trial
+_MAKER_START: Final = 1.0  # seconds in which it says who it is
+
+
+def spaces_of(config: RunConfig, task: Task) -> list[GenomeSpace]:
+    """Return the space of every phase.
+
+    Raises:
+        InputError: If a space does not fit the task.
+    """
+    space = config.space
+    middle = (sum(space.neurons) // 2, sum(space.bits) // 2)
+    return [
+        GenomeSpace.for_task(
+            task,
+            neurons=space.neurons,
+            bits=space.bits,
+            free=phase.free,
+            start=(space.start_neurons or middle[0], space.start_bits or middle[1]),
+        )
+        for phase in config.phases
+    ]
+
+
+class StudyChain:
+    """The studies of a run, each seeded from the one before.
+
+    Several processes may work on one run: the one that creates a study makes it, the others
+    wait. A kill between any two steps of the making is made good by doing them again.
+
+    Attributes:
+        thresholds: The accuracy bars of the phases that were opened, by index.
+
+    Args:
+        config: What to run.
+        task: What is learnt.
+        spaces: The space of every phase.
+        storage: Where the studies live.
+    """
+
+    def __init__(
+        self, config: RunConfig, task: Task, spaces: list[GenomeSpace], storage: BaseStorage
+    ) -> None:
+        self.config = config
+        self.task = task
+        self.spaces = spaces
+        self.storage = storage
+        self.thresholds: dict[int, Threshold] = {}
+        self._fitness = config.fitness.build()
+
+    def name(self, index: int) -> str:
+        """Return the name of a phase's study."""
+        return f"{self.config.name}/{index + 1}-{self.config.phases[index].label}"
+
+    def _sampler(
+        self, index: int, phase: PhaseSection, threshold: Threshold | None
+    ) -> GenomeSampler:
+        scaling = self.config.scaling.build() if self.config.scaling is not None else None
+        seed = int(np.random.SeedSequence([self.config.seed, index]).generate_state(1)[0])
+        if phase.method == "ga":
+            return WNNGeneticSampler(
+                seed=seed,
+                fitness=self._fitness,
+                population_size=phase.population_size,
+                tournament_size=phase.tournament_size,
+                crossover_rate=phase.crossover_rate,
+                crossover=phase.crossover,
+                mutation_rate=phase.mutation_rate,
+                threshold=threshold,
+                scaling=scaling,
+            )
+        return WNNTabuSearchSampler(
+            seed=seed,
+            fitness=self._fitness,
+            n_neighbors=phase.n_neighbors,
+            tabu_tenure=phase.tabu_tenure,
+            n_sources=phase.n_sources,
+            threshold=threshold,
+            scaling=scaling,
+        )
+
+    def _threshold(self, index: int, before: optuna.Study | None) -> Threshold | None:
+        """Return a phase's accuracy bars: they go on from where the phase before ended."""
+        wanted = self.config.threshold
+        if wanted is None:
+            return None
+        phase = self.config.phases[index]
+        size = phase.population_size if phase.method == "ga" else phase.n_neighbors
+        ramp = max(1, phase.trials // size)
+        share = (index + 1) / len(self.config.phases)
+        end = wanted.start + (wanted.end - wanted.start) * share
+        start, final = wanted.start, wanted.end
+        if before is not None:
+            history = _history(before)
+            earlier = report.read_threshold(before)
+            start = earlier.bar(history.newest) if earlier is not None else start
+            if wanted.kind == "quantile":
+                best = self.ranked(before, history)[: phase.population_size]
+                end = float(np.quantile([-record.losses[1] for record in best], end))
+        elif wanted.kind == "quantile":
+            return Threshold(0.0, 0.0)
+        end = max(start, end)
+        return Threshold(start, end, final if wanted.kind == "absolute" else end, ramp)
+
+    def check_same(self) -> None:
+        """Check that studies of this name, if there are any, are of this configuration.
+
+        Raises:
+            InputError: If they are not; the line shows the difference.
+        """
+        wanted = self._identity()
+        for study_name in report.study_names(self.storage, self.config.name):
+            study = optuna.load_study(study_name=study_name, storage=self.storage)
+            started = report.read_configuration(study)
+            if started is None:
+                continue  # killed before it was written
+            changes = list(_differences(started, wanted))
+            if changes:
+                more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
+                raise InputError(
+                    f"run {self.config.name}: it was started with another configuration: "
+                    f"{'; '.join(changes[:3])}{more}; choose another --name or undo the change"
+                )
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what must be the same for a run to go on: configuration and data."""
+        return {**self.config.identity(), "data": self.task.digest}
+
+    def open(self, index: int, before: optuna.Study | None) -> optuna.Study:
+        """Return a phase's study, created and seeded if it was not yet."""
+        phase, name = self.config.phases[index], self.name(index)
+        try:
+            study = optuna.create_study(
+                study_name=name, storage=self.storage, directions=DIRECTIONS
+            )
+            is_maker = True
+        except optuna.exceptions.DuplicatedStudyError:
+            study = optuna.load_study(study_name=name, storage=self.storage)
+            is_maker = _is_left_half_made(study)
+        store.register_worker(study, this_worker())
+        # Once the study is made, what it was made with holds, whatever trials came late.
+        threshold = self._threshold(index, before) if is_maker else report.read_threshold(study)
+        if threshold is not None:
+            self.thresholds[index] = threshold
+        study.sampler = self._sampler(index, phase, threshold)
+        # A kill between any two of these steps is made good by doing them again.
+        if is_maker:
+            store.write_setting(study, _MAKER, this_worker())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(METRICS))
+            report.write_configuration(study, self._identity())
+            self.spaces[index].write(study)
+            if threshold is not None:
+                report.write_threshold(study, threshold)
+            report.describe(study, self.config.name, index, phase.label, before)
+            if index == 0:
+                report.write_baselines(study, self.task.baselines)
+            if before is not None:
+                self._seed(index, study, before, threshold)
+            store.write_setting(study, _READY, True)
+        self._close_stale(study)
+        return study
+
+    def _seed(
+        self,
+        index: int,
+        study: optuna.Study,
+        before: optuna.Study,
+        threshold: Threshold | None,
+    ) -> None:
+        """Put the best trials of the phase before into the study's first generation."""
+        phase, space = self.config.phases[index], self.spaces[index]
+        children = [store.read_child(t.system_attrs) for t in store.all_trials(study)]
+        there = {child.index for child in children if child is not None}
+        history = _history(before)
+        trials = store.all_trials(before)  # after it: another worker's last trial may end now
+        ranked = self.ranked(before, history)
+        for place, record in enumerate(ranked[: phase.population_size]):
+            if place in there:
+                continue
+            genome = history.genomes.read(record.number)
+            model = trials[record.number]
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=TrialState.COMPLETE,
+                    values=model.values,
+                    params=space.parameters(genome),
+                    distributions=dict(space.distributions()),
+                    user_attrs={
+                        **model.user_attrs,
+                        report.SEEDED_FROM: f"{before.study_name} #{record.number}",
+                    },
+                    system_attrs={
+                        **store.child_attributes(
+                            Child(0, place, handle=genome.handle, is_seed=True)
+                        ),
+                        **store.genome_attributes(genome),
+                        **store.cluster_loss_attributes(record.cluster_losses),
+                        **_constraint(threshold, -record.losses[1]),
+                    },
+                )
+            )
+
+    def ranked(self, study: optuna.Study, history: History) -> list[Record]:
+        """Return a phase's trials with values, best first, each genome once."""
+        threshold = report.read_threshold(study)
+        slack = threshold.slack(history.newest) if threshold is not None else 0.0
+        records = list(history.records())
+        order = self._fitness.order(losses_of(records), violations_of(records, slack))
+        by_genome = {records[i].final_handle: records[i] for i in reversed(order.tolist())}
+        return list(reversed(by_genome.values()))
+
+    def _close_stale(self, study: optuna.Study) -> None:
+        """Close the running trials of workers that are gone, and what this one left behind."""
+        running = [t for t in store.all_trials(study) if t.state == TrialState.RUNNING]
+        workers = [child.worker if child else "" for child in map(_child, running)]
+        # One without a name was killed before it took a place, unless it is just starting.
+        others_work = not all(map(_is_done, store.registered_workers(study)))
+        for trial, worker in zip(running, workers, strict=True):
+            if _is_done(worker) if worker else not others_work:
+                store.mark_stale(study, trial)
+
+
+def _history(study: optuna.Study) -> History:
+    """Return all that a study's trials tell."""
+    history = History(study)
+    history.look(len(store.all_trials(study)))
+    return history
+
+
+def _constraint(threshold: Threshold | None, accuracy: float) -> dict[str, list[float]]:
+    """Return the system attributes that say by how much an accuracy misses the final bar."""
+    return store.constraint_attributes([threshold.highest - accuracy] if threshold else [])
+
+
+def _is_done(worker: str) -> bool:
+    """Return whether a worker does nothing at present: it is gone, or between two trials."""
+    return worker == this_worker() or is_gone(worker)
+
+
+def _is_left_half_made(study: optuna.Study) -> bool:
+    """Wait until a study is made; return whether its maker is gone before that."""
+    seen: tuple[int, str | None] = (-1, None)
+    since = time.monotonic()
+    while store.read_setting(study, _READY) is None:
+        maker = store.read_setting(study, _MAKER)
+        now = len(store.all_trials(study)), maker
+        if now != seen:
+            seen, since = now, time.monotonic()
+        # Of a maker on another host one knows only whether it makes progress.
+        patience = _MAKER_PATIENCE if maker else _MAKER_START
+        if (maker and _is_done(maker)) or time.monotonic() - since > patience:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _child(trial: FrozenTrial) -> Child | None:
+    return store.read_child(trial.system_attrs)
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """Yield what differs between two JSON documents, a line each."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            inner = f"{path}.{key}" if path else str(key)
+            yield from _differences(old.get(key), new.get(key), inner)
+    elif isinstance(old, list) and isinstance(new, list):
+        for i, (before, now) in enumerate(zip(old, new, strict=False)):
+            yield from _differences(before, now, f"{path}.{i}")
+        if len(old) != len(new):
+            yield f"{path} had {len(old)} entries, has {len(new)}"
+    elif old != new and path == "data":
+        yield f"the task's data changed (from digest {old} to {new})"
+    elif old != new:
+        yield f"{path} was {json.dumps(old)}, is {json.dumps(new)}"
