@@ -47,7 +47,10 @@ SAME_FLOOR = {
 }
 # Libraries that only these rooms know.
 LIBRARIES = {
-    "optuna": set("space store storages journal samplers chain phases sweep report".split()),
+    "optuna": {
+        *("store", "storages", "journal", "space", "report"),
+        *("samplers", "chain", "phases", "sweep"),
+    },
     "numba": {"evaluators"},
     "llvmlite": {"evaluators"},
     "mlx": {"evaluators"},
