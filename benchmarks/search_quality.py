@@ -30,6 +30,7 @@ from optuna_wnn.config import RunConfig
 from optuna_wnn.config import parse_config
 from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.evaluators import create_evaluator
+from optuna_wnn.memory import Vote
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.phases import Progress
 from optuna_wnn.store import genome_reader
@@ -173,7 +174,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     records = []
     for name in arguments.tasks:
         for fitness_on in arguments.fitness_on:
-            vote = "log_odds" if name == "digits" else "confidence"
+            vote: Vote = "log_odds" if name == "digits" else "confidence"
             memory = MemorySettings(
                 vote=vote,
                 fitness_on=fitness_on,

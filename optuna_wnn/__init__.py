@@ -12,6 +12,8 @@ from optuna_wnn.genome import Genome
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.samplers import WNNGeneticSampler
 from optuna_wnn.samplers import WNNTabuSearchSampler
+from optuna_wnn.schedule import AdaptiveScaling
+from optuna_wnn.schedule import Threshold
 from optuna_wnn.space import GenomeSpace
 from optuna_wnn.space import genome
 from optuna_wnn.space import set_genome
@@ -22,6 +24,7 @@ from optuna_wnn.tasks import load_task
 __version__ = version("optuna-wnn")
 
 __all__ = [
+    "AdaptiveScaling",
     "Bounds",
     "Fitness",
     "FitnessCalculatorType",
@@ -29,6 +32,7 @@ __all__ = [
     "GenomeSpace",
     "InputError",
     "MemorySettings",
+    "Threshold",
     "WNNGeneticSampler",
     "WNNTabuSearchSampler",
     "__version__",
