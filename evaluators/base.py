@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from abc import ABC
 from abc import abstractmethod
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
+from threading import Event
+from typing import Any
 from typing import ClassVar
 from typing import Literal
 
@@ -26,11 +29,15 @@ from optuna_wnn.evaluators.readings import part_reading
 from optuna_wnn.evaluators.readings import temperature_reading
 from optuna_wnn.evaluators.refine import Climb
 from optuna_wnn.evaluators.refine import climb
+from optuna_wnn.evaluators.tokens import TokenPositives
+from optuna_wnn.evaluators.tokens import check_tokens
+from optuna_wnn.evaluators.tokens import tokens_result
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
 from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Dimension
 from optuna_wnn.genome import Genome
+from optuna_wnn.genome import mix64
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.tasks.base import Task
 
@@ -105,19 +112,24 @@ class Evaluator(ABC):
             raise InputError(
                 f"task {task.name}: head {task.head!r} is not one of {', '.join(heads.HEADS)}"
             )
+        self.task = task
+        self.memory = memory if memory is not None else MemorySettings()
         if not len(task.train):
             raise InputError(f"task {task.name}: its train part is empty; give it examples")
+        if task.head == "tokens":
+            check_tokens(self.memory)
+        elif self.memory.negatives is not None:
+            raise InputError(f"memory.negatives: the {task.head} head takes all; leave it out")
         if threads is not None and threads < 1:
             raise InputError(f"evaluator.threads: {threads} is below 1; give at least 1")
         if cache_bytes is not None and cache_bytes < 0:
             raise InputError(f"evaluator.cache_bytes: {cache_bytes} is below 0; 0 keeps nothing")
-        self.task = task
-        self.memory = memory if memory is not None else MemorySettings()
         self.threads = threads if threads is not None else usable_processors()
         self.cells = make_cells(self.memory, task.head, task.n_outputs, len(task.train))
         self.cache = VoteCache(cache_bytes)
         self._finder = VoteFinder(self.cache, self.cluster_votes)
         self._known_flags = VoteCache(_FLAGS_BYTES)
+        self._by_token: dict[str, TokenPositives] = {}
 
     @abstractmethod
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
@@ -151,6 +163,8 @@ class Evaluator(ABC):
         for genome in genomes:
             self.check(genome)
         reading = part_reading(self.task, self.memory, part)
+        if self.task.head == "tokens":
+            return [self._evaluate_tokens(genome, reading) for genome in genomes]
         return [
             self._evaluate(genome, clusters, votes, reading)
             for genome, (clusters, votes) in zip(
@@ -189,6 +203,8 @@ class Evaluator(ABC):
         Raises:
             InputError: If the genome does not fit the task or lies outside ``bounds``.
         """
+        if self.task.head == "tokens":
+            raise InputError("refine: the tokens head cannot; set refine_steps to 0")
         self.check(genome)
         genome.check(bounds)
         if steps < 0:
@@ -211,6 +227,22 @@ class Evaluator(ABC):
         evaluation = self.evaluate(genome)
         order = np.arange(genome.n_neurons)
         return genome.reordered(evaluation.neuron_order), replace(evaluation, neuron_order=order)
+
+    def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
+        """Do what :meth:`cluster_votes` does, in the thread that asks."""
+        return self.cluster_votes(clusters, reading)
+
+    def in_threads(
+        self, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], stop: Event
+    ) -> list[Any]:
+        """Return what ``function`` gives for every job; backends may use threads.
+
+        Args:
+            function: Called with the arguments of each job.
+            jobs: The arguments.
+            stop: Set if that is interrupted.
+        """
+        return [function(*job) for job in jobs]
 
     def check(self, genome: Genome) -> None:
         """Check that ``genome`` fits the task.
@@ -255,12 +287,46 @@ class Evaluator(ABC):
         return self._flags("train", self.task.train.targets, cluster)[: reading.n_trained]
 
     def _flags(self, name: str, targets: NDArray[np.int64], cluster: int) -> NDArray[np.uint8]:
+        if self.task.head == "tokens":  # too many clusters to look at every example for each
+            return self._token_positives(name, targets)[cluster]
         key = ("positives", name, cluster)
         flags: NDArray[np.uint8] | None = self._known_flags.get(key)
         if flags is None:
             flags = heads.cluster_targets(self.task.head, self.task.n_clusters, targets, cluster)
             self._known_flags.put(key, flags)
         return flags
+
+    def _token_positives(self, name: str, targets: NDArray[np.int64]) -> TokenPositives:
+        if name not in self._by_token:
+            self._by_token[name] = TokenPositives(targets, self.task.n_clusters)
+        return self._by_token[name]
+
+    def token_examples(self, name: str, token: int, most: int) -> NDArray[np.int64]:
+        """Return which of the first ``most`` examples of a part have a token, ascending."""
+        part = (
+            self.task.train
+            if name == "train"
+            else part_reading(self.task, self.memory, name).examples
+        )
+        examples = self._token_positives(name, part.targets).examples(token)
+        return examples[: np.searchsorted(examples, most)]
+
+    def trained_on(self, reading: Reading, cluster: int) -> NDArray[np.int64] | None:
+        """Return the examples that write the memory of ``cluster``, ascending; ``None`` if all.
+
+        With ``memory.negatives``, those are the positive ones and as many others as it says,
+        less those drawn twice: ``mix64(mix64(seed) + cluster * negatives + i)`` modulo their
+        number, for every ``i`` below ``negatives``.
+        """
+        negatives = self.memory.negatives
+        if negatives is None:
+            return None
+        start = mix64(np.array([self.memory.sample_seed % 2**64], np.uint64))
+        numbers = np.arange(cluster * negatives, (cluster + 1) * negatives, dtype=np.uint64)
+        drawn = (mix64(start + numbers) % np.uint64(reading.n_trained)).astype(np.int64)
+        by_token = self._token_positives("train", self.task.train.targets)
+        positive = by_token.examples(cluster)
+        return np.union1d(drawn, positive[positive < reading.n_trained])
 
     def _climb(self, job: Climb, wiring: list[NDArray[np.int32]]) -> list[NDArray[np.int32]]:
         """Return the refined connections of every cluster; backends may do it faster."""
@@ -287,6 +353,12 @@ class Evaluator(ABC):
             cluster_losses=result.cluster_losses,
             n_examples=len(targets),
         )
+
+    def _evaluate_tokens(self, genome: Genome, reading: Reading) -> Evaluation:
+        temperature = self._temperature(genome)
+        result, order = tokens_result(self, genome, reading, temperature)
+        n_examples = len(reading.examples)
+        return Evaluation(result.cross_entropy, result.accuracy, order, None, n_examples)
 
     def _bit_terms(
         self, clusters: list[Cluster], votes: list[ClusterVotes], reading: Reading

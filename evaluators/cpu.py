@@ -21,6 +21,8 @@ from optuna_wnn.evaluators.general import general_votes
 from optuna_wnn.evaluators.jit import HAS_PEXT
 from optuna_wnn.evaluators.kernels import KINDS
 from optuna_wnn.evaluators.kernels import TRANSITIONS
+from optuna_wnn.evaluators.rare import RARE_BITS
+from optuna_wnn.evaluators.rare import rare_count_votes
 from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.recount import Planes
 from optuna_wnn.evaluators.refine import Climb
@@ -77,10 +79,13 @@ class CpuEvaluator(Evaluator):
             results[place] = part
         return [votes for votes in results if votes is not None]
 
+    def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
+        kernel = _Kernel(self, reading)
+        return [kernel(0, cluster, slice(None)) for cluster in clusters]
+
     def in_threads(
         self, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], stop: Event
     ) -> list[Any]:
-        """Return what ``function`` gives for every job; set ``stop`` if that is interrupted."""
         if self.threads == 1 or len(jobs) < 2:
             return [function(*job) for job in jobs]
         with ThreadPoolExecutor(min(self.threads, len(jobs))) as pool:
@@ -122,12 +127,16 @@ class _Kernel:
             and not self.threshold
             and self.train.shape[1] == 1
         )
+        self.rare = cells.counting and evaluator.task.head == "tokens"
 
     def __call__(self, place: int, cluster: Cluster, part: slice) -> ClusterVotes:
         evaluator, reading, cells = self.evaluator, self.reading, self.evaluator.cells
         connections = cluster.connections[part]
         n_bits = connections.shape[1]
         train_positives = evaluator.trained_positives(reading, cluster.index)
+        inputs, trained_on = self.train, evaluator.trained_on(reading, cluster.index)
+        if trained_on is not None:
+            inputs, train_positives = inputs[trained_on], train_positives[trained_on]
         read_positives = evaluator.positives(reading, cluster.index)
         sums = np.zeros(len(reading.examples), np.int64)
         scores = np.zeros((len(connections), 2), np.int64)
@@ -136,7 +145,7 @@ class _Kernel:
                 connections,
                 sample_keys(cluster.hashes[part], evaluator.memory.sample_seed),
                 np.uint64(self.threshold),
-                self.train,
+                inputs,
                 train_positives,
                 reading.examples.inputs,
                 read_positives,
@@ -153,7 +162,16 @@ class _Kernel:
                 scores,
             )
             return ClusterVotes(sums, scores)
-        train, read = self.train[:, 0], reading.examples.inputs[:, 0]
+        if self.rare and n_bits <= RARE_BITS and trained_on is None:
+            rare_count_votes(
+                connections, inputs[:, 0],
+                evaluator.token_examples("train", cluster.index, reading.n_trained),
+                reading.examples.inputs[:, 0],
+                evaluator.token_examples(reading.name, cluster.index, len(reading.examples)),
+                self.kind, cells.votes, cells.table, self.n_levels, sums, scores,
+            )  # fmt: skip
+            return ClusterVotes(sums, scores)
+        train, read = inputs[:, 0], reading.examples.inputs[:, 0]
         if cells.counting:
             narrow = n_bits <= fused.COUNT_BITS and len(connections) > 1
             count = fused.count_votes if narrow else fused.wide_count_votes

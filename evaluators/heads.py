@@ -14,7 +14,7 @@ from optuna_wnn.tasks.base import Head
 
 LEAST_PROBABILITY: Final = 1e-7
 LOG_ODDS_LIMIT: Final = float(np.log((1 - LEAST_PROBABILITY) / LEAST_PROBABILITY))
-HEADS: Final[tuple[Head, ...]] = ("bits", "classes")
+HEADS: Final[tuple[Head, ...]] = ("bits", "classes", "tokens")
 
 _COST_SCALE: Final = 2.0**32  # log-probabilities are compared as integers: ties are exact
 _CHUNK: Final = 2048  # examples at a time, so that what is computed stays in the cache
@@ -41,7 +41,7 @@ def cluster_targets(
     head: Head, n_clusters: int, targets: NDArray[np.int64], cluster: int
 ) -> NDArray[np.uint8]:
     """Return for every example whether it is a positive one of ``cluster``, ``uint8[E]``."""
-    if head == "classes":
+    if head in ("classes", "tokens"):
         positive: NDArray[np.bool_] = targets == cluster
         return positive.astype(np.uint8)
     bits: NDArray[np.int64] = targets >> (n_clusters - 1 - cluster)

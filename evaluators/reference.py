@@ -43,12 +43,15 @@ class ReferenceEvaluator(Evaluator):
     ) -> ClusterVotes:
         written = self.trained_positives(reading, cluster.index)
         wanted = self.positives(reading, cluster.index)
+        trained_on = self.trained_on(reading, cluster.index)
         votes = []
         keys = sample_keys(cluster.hashes, self.memory.sample_seed)
         for observed, key in zip(cluster.connections, keys, strict=True):
             cells = number_cells(np.concatenate([train[:, observed], read[:, observed]]))
             train_cells, read_cells = cells[: len(train)], cells[len(train) :]
             kept = np.ones(len(train), bool)
+            if trained_on is not None:
+                kept = np.isin(np.arange(len(train)), trained_on)
             if self.memory.sample_rate < 1:
                 kept = sampled(key, len(train), self.memory.sample_rate)
             votes.append(

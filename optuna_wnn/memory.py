@@ -48,6 +48,8 @@ class MemorySettings:
         fitness_on: Whether the search is guided by the validation part, or by the training part
             with each example, or each block of examples, left out of its own memory.
         blocks: Number of blocks of ``leave_block_out``.
+        negatives: How many training examples, drawn by ``sample_seed``, each cluster of the
+            ``tokens`` head is trained on besides its own; ``None`` takes all.
 
     Raises:
         InputError: If a value is out of range or two do not go together.
@@ -62,6 +64,7 @@ class MemorySettings:
     temperature: float | Literal["fit"] = 1.0
     fitness_on: FitnessOn = "validation"
     blocks: int = 8
+    negatives: int | None = None
 
     def __post_init__(self) -> None:
         choices = (
@@ -87,6 +90,7 @@ class MemorySettings:
             ("sample_rate", 0 < self.sample_rate <= 1, "in (0, 1]"),
             ("temperature", _is_temperature(self.temperature), "above 0, or fit"),
             ("blocks", self.blocks >= 2, "at least 2"),
+            ("negatives", self.negatives is None or self.negatives >= 0, "0 or more"),
         )
         for name, holds, wanted in ranges:
             if not holds:

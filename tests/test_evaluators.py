@@ -346,8 +346,10 @@ def test_impossible_numbers_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_a_head_that_no_evaluator_knows_is_refused() -> None:
-    with pytest.raises(InputError, match="head 'tokens' is not one of bits, classes"):
-        create_evaluator(replace(make_task(), head="tokens"))
+    with pytest.raises(
+        InputError, match="head 'chained_bits' is not one of bits, classes, tokens"
+    ):
+        create_evaluator(replace(make_task(), head="chained_bits"))
 
 
 def test_importing_the_package_loads_no_backend() -> None:

@@ -1,0 +1,253 @@
+"""The ``tokens`` head: a cluster per token of a large vocabulary, some clusters at a time.
+
+The softmax over all clusters is made of parts over ``BLOCK`` clusters each, merged in their
+order: nothing of the size of examples times vocabulary is ever there, and the result depends
+neither on threads nor on what was known before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators.cells import Cells
+from optuna_wnn.evaluators.heads import HeadResult
+from optuna_wnn.evaluators.readings import Reading
+from optuna_wnn.evaluators.votes import Cluster
+from optuna_wnn.evaluators.votes import ClusterVotes
+from optuna_wnn.genome import Genome
+from optuna_wnn.memory import MemorySettings
+
+
+if TYPE_CHECKING:
+    from optuna_wnn.evaluators.base import Evaluator
+
+
+BLOCK: Final = 64  # clusters whose softmax is one part
+_CHUNK: Final = 1024  # examples at a time, so that what is computed stays in the cache
+_AT_ONCE: Final = 32  # blocks per thread between two looks at the results
+
+
+def check_tokens(memory: MemorySettings) -> None:
+    """Check that the head can go with some settings.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    if memory.temperature == "fit":
+        raise InputError("memory.temperature: the tokens head cannot fit it; give a number")
+    if memory.negatives is not None and (
+        memory.sample_rate < 1 or memory.fitness_on != "validation"
+    ):
+        raise InputError(
+            "memory.negatives: it goes with sample_rate: 1 and fitness_on: validation only"
+        )
+
+
+class TokenPositives:
+    """Which examples have which token for a target.
+
+    Args:
+        targets: ``int64[E]``.
+        n_clusters: How many tokens there are.
+    """
+
+    def __init__(self, targets: NDArray[np.int64], n_clusters: int) -> None:
+        self._n_examples = len(targets)
+        self._order = np.argsort(targets, kind="stable")
+        counts = np.bincount(targets, minlength=n_clusters)
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+
+    def examples(self, cluster: int) -> NDArray[np.int64]:
+        """Return the examples of a token, ascending."""
+        return self._order[self._starts[cluster] : self._starts[cluster + 1]]
+
+    def __getitem__(self, cluster: int) -> NDArray[np.uint8]:
+        """Return for every example whether it is one of them, ``uint8[E]``."""
+        flags = np.zeros(self._n_examples, np.uint8)
+        flags[self.examples(cluster)] = 1
+        return flags
+
+
+@dataclass(frozen=True, eq=False)
+class BlockTerms:
+    """What some consecutive clusters add to the softmax, per example read.
+
+    Attributes:
+        top: Their highest output, ``float64[E]``.
+        mass: The sum of ``exp((output - top) / temperature)``, ``float64[E]``.
+        tied: How many outputs are the highest, ``int32[E]``.
+        of_target: The target's output, of the examples whose target is among these clusters.
+        scores: See :class:`ClusterVotes`; of all neurons, ``int64[n, 2]``.
+    """
+
+    top: NDArray[np.float64]
+    mass: NDArray[np.float64]
+    tied: NDArray[np.int32]
+    of_target: NDArray[np.float64]
+    scores: NDArray[np.int64]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that they take."""
+        arrays = (self.top, self.mass, self.tied, self.of_target, self.scores)
+        return sum(array.nbytes for array in arrays)
+
+
+def block_terms(
+    votes: list[ClusterVotes],
+    cells: Cells,
+    neurons: NDArray[np.int32],
+    first: int,
+    targets: NDArray[np.int64],
+    temperature: float,
+) -> BlockTerms:
+    """Return what the clusters from ``first`` on add to the softmax.
+
+    Args:
+        votes: Of these clusters.
+        cells: What votes mean.
+        neurons: Neurons per cluster.
+        first: The first of them.
+        targets: Of the examples read, ``int64[E]``.
+        temperature: What outputs are divided by.
+    """
+    n_examples = len(targets)
+    top, mass = np.empty(n_examples), np.empty(n_examples)
+    tied, of_target = np.empty(n_examples, np.int32), []
+    for start in range(0, n_examples, _CHUNK):
+        run = slice(start, start + _CHUNK)
+        outputs = cells.outputs(np.stack([v.sums[run] for v in votes]), neurons)
+        place = targets[run] - first
+        mine = np.flatnonzero((place >= 0) & (place < len(votes)))
+        of_target.append(outputs[place[mine], mine])
+        top[run] = outputs.max(axis=0)
+        tied[run] = (outputs == top[run]).sum(axis=0)
+        outputs -= top[run]
+        outputs *= 1 / temperature
+        mass[run] = np.exp(outputs, out=outputs).sum(axis=0)
+    scores = np.concatenate([v.scores for v in votes])
+    return BlockTerms(top, mass, tied, np.concatenate(of_target), scores)
+
+
+class Softmax:
+    """The softmax over all clusters, of as many as were added; in their order.
+
+    Args:
+        targets: Of the examples read, ``int64[E]``.
+        temperature: What outputs are divided by.
+    """
+
+    def __init__(self, targets: NDArray[np.int64], temperature: float) -> None:
+        self._targets = targets
+        self._sharpness = 1 / temperature
+        self._top = np.full(len(targets), -np.inf)
+        self._mass = np.zeros(len(targets))
+        self._tied = np.zeros(len(targets), np.int64)
+        self._of_target = np.full(len(targets), -np.inf)
+
+    def add(self, terms: BlockTerms, first: int, n_clusters: int) -> None:
+        """Add the clusters from ``first`` on."""
+        top = np.maximum(self._top, terms.top)
+        before = np.exp((self._top - top) * self._sharpness)
+        added = np.exp((terms.top - top) * self._sharpness)
+        self._mass = self._mass * before + terms.mass * added
+        self._tied = np.where(self._top == top, self._tied, 0)
+        self._tied += np.where(terms.top == top, terms.tied, 0)
+        self._top = top
+        mine = (self._targets >= first) & (self._targets < first + n_clusters)
+        self._of_target[mine] = terms.of_target
+
+    def result(self) -> HeadResult:
+        """Return cross-entropy and accuracy."""
+        losses = np.log(self._mass) + (self._top - self._of_target) * self._sharpness
+        hits = np.where(self._of_target == self._top, 1 / self._tied, 0.0)
+        return HeadResult(float(losses.mean()), float(hits.mean()))
+
+
+def tokens_result(
+    evaluator: Evaluator, genome: Genome, reading: Reading, temperature: float
+) -> tuple[HeadResult, NDArray[np.int64]]:
+    """Return the result of the ``tokens`` head, and every neuron's place, best first.
+
+    A block of clusters that was read before with the same temperature is not computed again.
+    """
+    # Neurons in an order that depends on content alone.
+    order = np.lexsort((genome.neuron_hashes, genome.neuron_cluster))
+    genome, given = genome.reordered(order), genome
+    targets = reading.examples.targets
+    softmax = Softmax(targets, temperature)
+    scores = []
+    for first, terms in _all_terms(evaluator, genome, reading, temperature):
+        softmax.add(terms, first, min(BLOCK, genome.n_clusters - first))
+        scores.append(terms.scores)
+    n_positive = np.bincount(targets, minlength=genome.n_clusters)
+    n_positive = n_positive[genome.neuron_cluster]
+    negative, positive = evaluator.cells.ranking_votes(np.concatenate(scores)).T
+    mean = positive / np.maximum(n_positive, 1)
+    mean -= negative / np.maximum(len(targets) - n_positive, 1)
+    by_neuron = np.empty(genome.n_neurons)
+    by_neuron[order] = mean
+    places = np.lexsort((given.neuron_hashes, -by_neuron, given.neuron_cluster))
+    return softmax.result(), places.astype(np.int64)
+
+
+def _all_terms(
+    evaluator: Evaluator, genome: Genome, reading: Reading, temperature: float
+) -> Iterator[tuple[int, BlockTerms]]:
+    """Yield every block's first cluster and its terms."""
+    starts = range(0, genome.n_clusters, BLOCK)
+    step = evaluator.threads * _AT_ONCE
+
+    def compute(first: int) -> BlockTerms:
+        clusters = [
+            _cluster(genome, k) for k in range(first, min(first + BLOCK, genome.n_clusters))
+        ]
+        votes = evaluator.votes_here(clusters, reading)
+        neurons = genome.neurons[first : first + BLOCK]
+        targets = reading.examples.targets
+        return block_terms(votes, evaluator.cells, neurons, first, targets, temperature)
+
+    for wave in range(0, len(starts), step):
+        firsts = starts[wave : wave + step]
+        keys = {first: _key(genome, first, reading, temperature) for first in firsts}
+        known: dict[int, BlockTerms | None] = {f: evaluator.cache.get(keys[f]) for f in firsts}
+        missing = [first for first in firsts if known[first] is None]
+        computed = evaluator.in_threads(compute, [(first,) for first in missing], Event())
+        for first, new in zip(missing, computed, strict=True):
+            known[first] = new
+            evaluator.cache.put(keys[first], new)
+        for first in firsts:
+            terms = known.pop(first)
+            assert terms is not None
+            yield first, terms
+
+
+def _key(genome: Genome, first: int, reading: Reading, temperature: float) -> Hashable:
+    """Return what distinguishes a block from blocks that compute something else."""
+    run = slice(first, first + BLOCK)
+    starts = (
+        genome.cluster_starts[run.start],
+        genome.cluster_starts[min(run.stop, genome.n_clusters)],
+    )
+    connections = genome.connections[genome.offsets[starts[0]] : genome.offsets[starts[1]]]
+    digest = hashlib.blake2b(digest_size=32)
+    for array in (genome.neurons[run], genome.bits[run], connections):
+        digest.update(array.tobytes())
+    return "tokens", reading.name, first, temperature, digest.digest()
+
+
+def _cluster(genome: Genome, k: int) -> Cluster:
+    """Return a cluster whose neurons are in the order of their hashes already."""
+    first, last = genome.cluster_starts[k], genome.cluster_starts[k + 1]
+    order = np.arange(last - first)
+    return Cluster(k, genome.cluster(k), genome.neuron_hashes[first:last], order)
