@@ -47,6 +47,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+# Of the budget, by phase: small moves gain most, so the tabu searches get most.
+SHARES = (0.03, 0.1, 0.03, 0.1, 0.03, 0.71)
+SMALL_STEPS = {"population_size": 6, "n_neighbors": 50, "improvement": "first"}
+
+
 def digits(seed: int) -> Task:
     """Return scikit-learn's 8 × 8 digits as 8 thermometer bits per pixel, split anew by seed."""
     from sklearn.datasets import load_digits
@@ -104,10 +109,8 @@ def one_study(
     study.optimize(objective, n_trials=budget)
 
 
-def pipeline(
-    recorder: Recorder, config: RunConfig, task: Task, evaluations_per_trial: int
-) -> None:
-    """Run the six phases on the same budget."""
+def pipeline(recorder: Recorder, config: RunConfig, task: Task) -> None:
+    """Run the six phases on the same budget; moves inside a trial count as evaluations."""
     search = PhasedSearch(
         config, optuna.storages.InMemoryStorage(), task=task, evaluator=recorder.evaluator
     )
@@ -122,7 +125,8 @@ def pipeline(
             seen[progress.study] = trial.number + 1
             if trial.values is not None and "seeded from" not in trial.user_attrs:
                 genome = genome_reader(study).read(trial.number)
-                recorder.see(trial.values[0], genome, evaluations_per_trial)
+                steps = config.phases[progress.phase].refine_steps
+                recorder.see(trial.values[0], genome, 1 + steps)
 
     search.watch(watch)
     search.run()
@@ -138,11 +142,11 @@ def methods(
     def study(make: Callable[[], optuna.samplers.BaseSampler]) -> Callable[[Recorder], None]:
         return lambda recorder: one_study(make(), recorder, space, budget)
 
-    def phases(refine: int, **search: Any) -> Callable[[Recorder], None]:
-        per_phase = budget // 6
-        trials = max(4, per_phase // (1 + refine))
-        common = {"population_size": 20, "n_neighbors": 10, **search}
-        document = {
+    def phases(
+        refine: int, shares: tuple[float, ...], **search: Any
+    ) -> Callable[[Recorder], None]:
+        names = [(m, d) for d in ("neurons", "bits", "connections") for m in ("ga", "ts")]
+        document: dict[str, Any] = {
             "name": "pipeline",
             "seed": seed,
             "task": {"kind": "python-docs"},
@@ -152,10 +156,18 @@ def methods(
                 "start_neurons": settings["start"][0],
                 "start_bits": settings["start"][1],
             },
-            "search": {"trials": trials, "refine_steps": refine, **common},
+            "search": search,
+            "phases": [
+                {"method": method, "free": free, "trials": max(4, round(share * budget))}
+                for (method, free), share in zip(names, shares, strict=True)
+            ],
         }
+        for phase in document["phases"]:
+            if phase["free"] == "connections" and refine:
+                phase["refine_steps"] = refine
+                phase["trials"] = max(4, phase["trials"] // (1 + refine))
         config = parse_config(document).model_copy(update={"memory": memory})
-        return lambda recorder: pipeline(recorder, config, task, 1 + refine)
+        return lambda recorder: pipeline(recorder, config, task)
 
     return {
         "random": study(lambda: optuna.samplers.RandomSampler(seed=seed)),
@@ -164,8 +176,9 @@ def methods(
         "hill climber": study(lambda: WNNTabuSearchSampler(seed=seed, n_neighbors=1)),
         "WNN GA": study(lambda: WNNGeneticSampler(seed=seed)),
         "WNN tabu": study(lambda: WNNTabuSearchSampler(seed=seed)),
-        "six phases": phases(0),
-        "six phases, refined": phases(9, population_size=4, n_neighbors=2),
+        "six phases, equal": phases(0, (1 / 6,) * 6, population_size=20, n_neighbors=10),
+        "six phases": phases(0, SHARES, **SMALL_STEPS),
+        "six phases, refined": phases(9, SHARES, **SMALL_STEPS),
     }
 
 

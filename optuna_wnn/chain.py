@@ -116,6 +116,7 @@ class StudyChain:
             n_neighbors=phase.n_neighbors,
             tabu_tenure=phase.tabu_tenure,
             n_sources=phase.n_sources,
+            improvement=phase.improvement,
             threshold=threshold,
             scaling=scaling,
         )

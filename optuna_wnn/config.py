@@ -149,6 +149,7 @@ class SearchSection(_Section):
     n_neighbors: Count = 20
     tabu_tenure: NonNegative = 10
     n_sources: Count = 1
+    improvement: Literal["best", "first"] = "best"
 
     @property
     def early_stopping(self) -> EarlyStopping:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from dataclasses import replace
 from typing import Any
 from typing import Final
+from typing import Literal
+from typing import get_args
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -32,6 +34,7 @@ from optuna_wnn.schedule import Threshold
 from optuna_wnn.store import Child
 
 
+Improvement = Literal["best", "first"]
 _Order = Callable[[list[Record]], list[int]]  # of records, best first
 
 _WIDTH: Final = 0.1  # standard deviation of an ordinary parameter's move, of its range
@@ -53,6 +56,11 @@ class Source:
     best: Record
     tabu: Mapping[tuple[Any, ...], int]
 
+    def forbids(self, neighbor: Record, iteration: int) -> bool:
+        """Return whether the move that leads to a neighbour is tabu in an iteration."""
+        move = neighbor.child.attribute
+        return move is not None and self.tabu.get(move, -1) >= iteration
+
 
 class WNNTabuSearchSampler(GenomeSampler):
     """A tabu search that searches the wiring of RAM networks by single moves.
@@ -66,6 +74,11 @@ class WNNTabuSearchSampler(GenomeSampler):
 
     With ``n_neighbors=1`` there is no best of several, and it is the plain one-slot hill
     climber: the neighbour becomes current if it is not worse.
+
+    With ``improvement="first"`` an iteration ends as soon as an admissible neighbour is not worse
+    than the current genome, which is then left for it. Where a neighbourhood is far larger than
+    what can be evaluated of it, this spends no evaluations on choosing between improvements,
+    and a worse neighbour is accepted only when ``n_neighbors`` in a row were worse.
 
     With ``n_sources`` above 1 it is a cooperative multi-start: the best genomes that the study
     starts with each have their own share of the neighbours and their own tabu list.
@@ -94,6 +107,8 @@ class WNNTabuSearchSampler(GenomeSampler):
         n_neighbors: Neighbours per iteration; at least 1.
         tabu_tenure: Iterations for which the reverse of a move is tabu; at least 0.
         n_sources: Solutions that are moved side by side; at least 1, at most ``n_neighbors``.
+        improvement: Whether an iteration evaluates all its neighbours and takes the ``best``, or
+            ends at the ``first`` that is not worse than the current genome.
         fitness: Which of two trials is better in a study with several objectives: the name of a
             calculator, or a :class:`~optuna_wnn.Fitness` with weights.
         threshold: An accuracy that trials must reach, rising from iteration to iteration;
@@ -111,6 +126,7 @@ class WNNTabuSearchSampler(GenomeSampler):
         n_neighbors: int = 20,
         tabu_tenure: int = 10,
         n_sources: int = 1,
+        improvement: Improvement = "best",
         fitness: Fitness | FitnessCalculatorType | str = FitnessCalculatorType.CE,
         threshold: Threshold | None = None,
         scaling: AdaptiveScaling | None = None,
@@ -131,14 +147,53 @@ class WNNTabuSearchSampler(GenomeSampler):
         for name, value, holds, wanted in ranges:
             if not holds:
                 raise InputError(f"WNNTabuSearchSampler: {name} is {value}, but must be {wanted}")
+        if improvement not in get_args(Improvement):
+            raise InputError(
+                f"WNNTabuSearchSampler: improvement is {improvement!r}, but must be one of "
+                f"{', '.join(get_args(Improvement))}"
+            )
+        if improvement == "first" and n_sources > 1:
+            raise InputError(
+                "WNNTabuSearchSampler: improvement is 'first', which needs n_sources=1; the "
+                "iterations of several sources end together"
+            )
+        self._improvement = improvement
         self._n_neighbors = n_neighbors
         self._tabu_tenure = tabu_tenure
         self._n_sources = n_sources
 
     def _size(self, known: KnownStudy, generation: int) -> int:
-        if generation > 0:
-            return super()._size(known, generation)
-        return len(known.history.seeds()) or self._n_sources
+        if generation == 0:
+            return len(known.history.seeds()) or self._n_sources
+        most = super()._size(known, generation)
+        if self._improvement == "best":
+            return most
+        start = self._start(known, generation)
+        records = known.history.generation(generation)
+        for source in start.state:  # there is one, or none before the first
+            ends = self._first_no_worse(known, start.plan.slack, source, records, generation)
+            if ends is not None:
+                return min(most, ends.child.index + 1)
+        return most
+
+    def _first_no_worse(
+        self,
+        known: KnownStudy,
+        slack: float,
+        source: Source,
+        neighbors: list[Record],
+        iteration: int,
+    ) -> Record | None:
+        """Return the first admissible neighbour that is no worse than the current solution."""
+        last = len(neighbors)
+        order = self._order(known, slack, [*neighbors, source.current])
+        no_worse = sorted(order[: order.index(last)])
+        for place in no_worse:
+            neighbor = neighbors[place]
+            beats_best = self._order(known, slack, [source.best, neighbor])[0] == 1
+            if beats_best or not source.forbids(neighbor, iteration):
+                return neighbor
+        return None
 
     def _derive(
         self, known: KnownStudy, generation: int, before: list[Source] | None, plan: Plan
@@ -187,8 +242,7 @@ class WNNTabuSearchSampler(GenomeSampler):
                 beats_best = False
                 continue
             neighbor = pool[place]
-            move = neighbor.child.attribute
-            if beats_best or move is None or source.tabu.get(move, -1) < iteration:
+            if beats_best or not source.forbids(neighbor, iteration):
                 return neighbor
         return None
 

@@ -22,6 +22,7 @@ from searches import study_of
 from optuna_wnn import Bounds
 from optuna_wnn import Genome
 from optuna_wnn import GenomeSpace
+from optuna_wnn import InputError
 from optuna_wnn import WNNTabuSearchSampler
 from optuna_wnn import store
 from optuna_wnn.store import Child
@@ -351,3 +352,41 @@ def test_where_nothing_can_change_the_study_still_ends() -> None:
     space = GenomeSpace(Bounds(2, 2, (1, 1), (2, 2)))
     study = searched(n_trials=9, goal=lambda trial: loss(space.suggest(trial)))
     assert len(finished(study)) == 9
+
+
+def test_first_improvement_ends_an_iteration_at_the_first_neighbour_that_is_no_worse() -> None:
+    """Its trials before the last of an iteration are all worse than where it stands."""
+    values = np.random.default_rng(3).integers(0, 1000, 400)
+    study = optuna.create_study(
+        sampler=WNNTabuSearchSampler(seed=1, n_neighbors=6, improvement="first")
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        return float(values[trial.suggest_int("x", 0, 399)])
+
+    study.optimize(objective, n_trials=120)
+    children = [store.read_child(trial.system_attrs) for trial in study.trials]
+    by_iteration: dict[int, list[optuna.trial.FrozenTrial]] = {}
+    for trial, child in zip(study.trials, children, strict=True):
+        assert child is not None
+        by_iteration.setdefault(child.generation, []).append(trial)
+    short = 0
+    for iteration in range(1, max(by_iteration)):
+        trials = by_iteration[iteration]
+        child = store.read_child(trials[0].system_attrs)
+        assert child is not None
+        current = study.trials[child.parents[0]]
+        losses = [trial.value for trial in trials]
+        if len(trials) < 6:
+            short += 1
+            assert current.value is not None
+            assert losses[-1] is not None
+            assert losses[-1] <= current.value
+    assert short > 5
+
+
+def test_first_improvement_needs_a_single_source() -> None:
+    with pytest.raises(InputError, match="n_sources=1"):
+        WNNTabuSearchSampler(n_sources=2, improvement="first")
+    with pytest.raises(InputError, match="must be one of best, first"):
+        WNNTabuSearchSampler(improvement="second")  # type: ignore[arg-type]
