@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from optuna_wnn.evaluators import climbing
 from optuna_wnn.evaluators import recount
+from optuna_wnn.evaluators.cells import pack
 from optuna_wnn.evaluators.cells import sample_threshold
 from optuna_wnn.evaluators.climbing import CountedSource
 from optuna_wnn.evaluators.climbing import FreshSource
@@ -36,6 +37,8 @@ from optuna_wnn.evaluators.recount import Counted
 from optuna_wnn.evaluators.recount import Planes
 from optuna_wnn.evaluators.recount import Rule
 from optuna_wnn.evaluators.refine import Climb
+from optuna_wnn.evaluators.votes import ClusterVotes
+from optuna_wnn.evaluators.votes import lone_cluster
 from optuna_wnn.genome import mix64
 
 
@@ -104,6 +107,7 @@ class Refiner:
                 )
             else:
                 current = climbing.climb_bit_anew(state.wiring, state.fresh, *moves)
+        self._remember(state, [cluster])
         return state.connections()[0]
 
     def _refine_classes(
@@ -142,7 +146,18 @@ class Refiner:
                 )
             else:
                 current = climbing.climb_classes_anew(state.wiring, state.fresh, *moves)
+        self._remember(state, range(n_classes))
         return state.connections()
+
+    def _remember(self, state: _State, clusters: Sequence[int]) -> None:
+        """Leave the votes where the evaluation of the refined genome will look for them."""
+        for place, (cluster, connections) in enumerate(
+            zip(clusters, state.connections(), strict=True)
+        ):
+            known = lone_cluster(cluster, connections)
+            votes = state.votes(place, self.rule.packed)
+            votes = ClusterVotes(votes.sums, votes.scores[known.order])
+            self.evaluator.cache.put((self.job.reading.name, known.key), votes)
 
     def _fits(self, wiring: Sequence[NDArray[np.int32]], at_once: int) -> bool:
         """Return whether the counts of ``at_once`` such sets of clusters fit into memory."""
@@ -259,6 +274,19 @@ class _State:
             recount.read_all(cells, read, wiring.positives[k], left_out, source.rule, votes)
         none = np.zeros(len(votes), np.int32)
         exchange_votes(wiring.sums[k], none, votes, source.rule.packed, wiring.sums[k])
+
+    def votes(self, k: int, packed: bool) -> ClusterVotes:
+        """Return what the neurons of cluster ``k`` vote now."""
+        wiring = self.wiring
+        positive = wiring.positives[k] == 1
+        scores = []
+        for votes in wiring.votes[wiring.starts[k] : wiring.starts[k + 1]]:
+            wide = votes.astype(np.int64)
+            if packed:
+                wide = pack(wide >> 16, wide & 0xFFFF)
+            of_positive = int(wide[positive].sum())
+            scores.append((int(wide.sum()) - of_positive, of_positive))
+        return ClusterVotes(wiring.sums[k].copy(), np.array(scores, np.int64))
 
     def connections(self) -> list[NDArray[np.int32]]:
         """Return the connections of every cluster as they are now."""

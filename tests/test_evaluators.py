@@ -132,6 +132,20 @@ def test_leaving_examples_out_is_training_without_them(
         assert np.array_equal(sums[:, block], without(task, memory, block, genome))
 
 
+@pytest.mark.parametrize("kind", [k for k in MEMORIES if k["mode"] in ("ternary", "frequency")])
+def test_cells_count_beyond_their_width(kind: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    inputs = np.where(rng.random((140_000, 1)) < 0.8, 0, rng.integers(0, 1 << 16, (140_000, 1)))
+    inputs = np.where(rng.random(inputs.shape) < 0.4, 7, inputs).astype(np.uint64)
+    train = Examples(inputs, (rng.random(140_000) < 0.7).astype(np.int64))
+    read = Examples(inputs[:500], train.targets[:500])
+    task = Task("hot", "bits", 16, 2, train, read, read, (1, 16))
+    genome = Genome.of_clusters([np.stack([np.delete(np.arange(16), i) for i in (0, 9, 15)])])
+    memory = MemorySettings(**kind)
+    right = ReferenceEvaluator(task, memory).evaluate(genome)
+    assert same(CpuEvaluator(task, memory).evaluate(genome), right)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_order_of_neurons_changes_no_result(backend: str) -> None:
     task = make_task()

@@ -93,6 +93,24 @@ def test_references_are_chosen_anew_alike(head: Head, monkeypatch: pytest.Monkey
     assert CpuEvaluator(task).refine(*job)[0] == plain
 
 
+@pytest.mark.parametrize("kind", MEMORIES, ids=lambda kind: f"{kind['mode']}-{kind['vote']}")
+@pytest.mark.parametrize("head", ["bits", "classes"])
+def test_the_refined_genome_is_known_already(
+    head: Head, kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, memory = make_task(head), MemorySettings(**kind)
+    evaluator = CpuEvaluator(task, memory)
+    computed = []
+    monkeypatch.setattr(evaluator._finder, "_cluster_votes", lambda *job: computed.append(job))
+    refined, found = evaluator.refine(
+        make_genome(task, 5, [4, 6]), bounds_of(task), CONNECTIONS, 50, 3
+    )
+    assert not computed
+    again = CpuEvaluator(task, memory).evaluate(refined)
+    assert (found.cross_entropy, found.accuracy) == (again.cross_entropy, again.accuracy)
+    assert np.array_equal(found.neuron_order, again.neuron_order)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("free", [*DIMENSIONS, "all"])
 @pytest.mark.parametrize("head", ["bits", "classes"])
