@@ -23,6 +23,7 @@ from typing import Final
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import Trial
 
@@ -47,6 +48,7 @@ _VERSION: Final = "1"
 _HEX: Final = re.compile("[0-9a-f]{32}")
 _PIECE: Final = 59_900  # bytes of one attribute, less what JSON and the count of pieces add
 _ALONE: Final = 6_000  # bytes of base64 up to which a genome is stored without its parents
+_MOST_RUNNING: Final = 64  # trials whose attributes are remembered while they run
 _MOST_DEPTH: Final = 16  # a genome this far from one stored alone is stored alone as well
 _SURELY_LARGE: Final = 16_000  # connections from which on no genome fits into _ALONE
 
@@ -257,7 +259,7 @@ def write_genome(
     (reader or genome_reader(study)).keep(genome)
     attributes = _pieces(_encode(genome, known))
     for key in reversed(attributes):  # the first last, so that no reader sees half a genome
-        study._storage.set_trial_system_attr(trial_id, key, attributes[key])
+        _write(study._storage, trial_id, key, attributes[key])
 
 
 def read_genome(trial: Trial | FrozenTrial, study: optuna.Study | None = None) -> Genome | None:
@@ -324,11 +326,35 @@ _READERS: weakref.WeakKeyDictionary[optuna.Study, GenomeReader] = weakref.WeakKe
 
 
 def system_attributes(trial: Trial | FrozenTrial) -> Mapping[str, Any]:
-    """Return a trial's system attributes as the storage has them now."""
-    if isinstance(trial, Trial):
+    """Return a trial's system attributes as they are now.
+
+    Those of a running trial are what it started with and what was written here since: a trial
+    is one process's own while it runs, so the storage need not be asked again.
+    """
+    if not isinstance(trial, Trial):
+        return trial.system_attrs
+    written = _WRITTEN.get(trial.storage, {}).get(trial._trial_id)
+    if written is None:
         attributes: Mapping[str, Any] = trial.storage.get_trial(trial._trial_id).system_attrs
         return attributes
-    return trial.system_attrs
+    return {**trial._cached_frozen_trial.system_attrs, **written}
+
+
+def _write(storage: BaseStorage, trial_id: int, key: str, value: Any) -> None:
+    """Store a system attribute of a running trial, and remember it while it runs."""
+    storage.set_trial_system_attr(trial_id, key, value)
+    with _WRITING:
+        trials = _WRITTEN.setdefault(storage, {})
+        trials.setdefault(trial_id, {})[key] = value
+        while len(trials) > _MOST_RUNNING:
+            del trials[next(iter(trials))]
+
+
+# Per storage and trial, what was written here; the trials that began last.
+_WRITTEN: weakref.WeakKeyDictionary[BaseStorage, dict[int, dict[str, Any]]] = (
+    weakref.WeakKeyDictionary()
+)
+_WRITING: Final = threading.Lock()
 
 
 def fixed_parameters(trial: FrozenTrial) -> Mapping[str, Any]:
@@ -419,7 +445,7 @@ class Child:
 
 def write_child(study: optuna.Study, trial_id: int, child: Child) -> None:
     """Store the place of a running trial in its study's history."""
-    study._storage.set_trial_system_attr(trial_id, _CHILD, child.to_json())
+    _write(study._storage, trial_id, _CHILD, child.to_json())
 
 
 def read_child(attributes: Mapping[str, Any]) -> Child | None:
