@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -333,15 +334,20 @@ def wisard_row(python: str | None, repeats: int) -> Row:
     }
 
 
-def show_full(rows: list[Row]) -> None:
+def show_full(rows: Iterable[Row]) -> list[Row]:
+    """Print rows as they come, and return them."""
     heading = ("memory", "bits", "evaluate", "cpu s", "train", "read", "C s", "train", "read")
     print(("{:>14}{:>5}" + "{:>10}" * 9).format(*heading, "cpu / C", "NumPy/cpu"))
+    shown = []
     for row in rows:
+        shown.append(row)
         cpu, c = row["cpu"], row.get("c", {})
         cells = [row["evaluate_seconds"], cpu["seconds"], cpu["train_ns"], cpu["validate_ns"]]
         cells += [c.get(name, np.nan) for name in ("seconds", "train_ns", "validate_ns")]
         cells += [row.get("cpu_to_c", np.nan), row["numpy_to_cpu"]]
-        print(f"{row['memory']:>14}{row['bits']:>5}" + "".join(f"{cell:10.3f}" for cell in cells))
+        figures = "".join(f"{cell:10.3f}" for cell in cells)
+        print(f"{row['memory']:>14}{row['bits']:>5}{figures}", flush=True)
+    return shown
 
 
 def main() -> None:
@@ -353,7 +359,7 @@ def main() -> None:
     threads = usable_processors()
     machine = f"{platform.machine()}, {threads} threads, Python {platform.python_version()}"
     print(f"{date.today()}, {machine}; train and read in ns per (neuron, example)")
-    report: Row = {"machine": machine, "date": str(date.today()), "full": []}
+    report: Row = {"machine": machine, "date": str(date.today())}
     with tempfile.TemporaryDirectory() as folder:
         limit = None
         try:
@@ -362,18 +368,16 @@ def main() -> None:
             print(f"no C limit: {error}")
         text, images = text_like(), images_like()
         print("200,000 + 50,000 examples of 64 bits, 16 clusters of 200 neurons")
-        for memory in MEMORIES:
-            report["full"] += [
-                rows_of(text, network(text, 200, bits), memory, limit, options.repeats)
-                for bits in WIDTHS
-            ]
-        show_full(report["full"])
+        report["full"] = show_full(
+            rows_of(text, network(text, 200, bits), memory, limit, options.repeats)
+            for memory in MEMORIES
+            for bits in WIDTHS
+        )
         print("60,000 + 10,000 examples of 784 bits, 10 clusters of 100 neurons")
-        report["images"] = [
+        report["images"] = show_full(
             rows_of(images, network(images, 100, 16), memory, limit, options.repeats)
             for memory in MEMORIES
-        ]
-        show_full(report["images"])
+        )
     report["incremental"] = [
         incremental_row(task, memory, options.repeats)
         for task in (text, text_like(n_outputs=50_257))
