@@ -102,7 +102,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
     "several sources": {"search": {"trials": 7, "population_size": 3, "n_sources": 2}},
     "threshold and scaling": {
-        "search": {"trials": 10, "population_size": 3, "n_neighbors": 3},
+        "search": {
+            "trials": 10,
+            "population_size": 3,
+            "n_neighbors": 3,
+            "improvement": "first",
+            "crossover": "informed",
+        },
         "threshold": {"start": 0.1, "end": 0.6},
         "scaling": {"check_interval": 1},
     },
