@@ -152,3 +152,10 @@ def test_targets_of_clusters_are_bits_most_significant_first_or_classes() -> Non
         [0, 1],
     ]
     assert heads.cluster_targets("classes", 7, targets, 6).tolist() == [1, 0]
+
+
+def test_the_fitted_temperature_stays_humble_where_all_examples_are_told_apart() -> None:
+    targets = np.arange(200) % 4
+    outputs = np.where(np.arange(4)[:, None] == targets, 1.0, 0.0)
+    odds = np.exp(1 / heads.fit_temperature(outputs, targets))
+    assert 1 / 400 < 3 / (odds + 3) < 1 / 100  # about one surprise in as many examples
