@@ -57,6 +57,7 @@ class CpuEvaluator(Evaluator):
     ) -> None:
         super().__init__(task, memory, threads=threads, cache_bytes=cache_bytes)
         self._planes: dict[str, Planes] = {}
+        self._by_word: dict[tuple[str, int], NDArray[np.uint64]] = {}
 
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         kernel = _Kernel(self, reading)
@@ -97,6 +98,15 @@ class CpuEvaluator(Evaluator):
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
+    def by_word(self, name: str, inputs: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Return the same inputs, a word of all examples at a time in memory; kept."""
+        if inputs.shape[1] == 1:
+            return inputs
+        key = name, len(inputs)
+        if key not in self._by_word:
+            self._by_word[key] = np.asfortranarray(inputs)
+        return self._by_word[key]
+
     def planes(self, name: str, inputs: NDArray[np.uint64]) -> Planes:
         """Return the examples of a part, an input at a time; kept for the next call."""
         if name not in self._planes:
@@ -116,7 +126,8 @@ class _Kernel:
         self.evaluator = evaluator
         self.reading = reading
         memory, cells = evaluator.memory, evaluator.cells
-        self.train = evaluator.task.train.inputs[: reading.n_trained]
+        self.train = evaluator.by_word("train", evaluator.task.train.inputs[: reading.n_trained])
+        self.read = evaluator.by_word(reading.name, reading.examples.inputs)
         self.kind = KINDS[cells.kind]
         self.start, self.down, self.up = TRANSITIONS.get(cells.kind, (0, 0, 0))
         self.n_levels = np.uint64(cells.n_levels)
@@ -147,7 +158,7 @@ class _Kernel:
                 np.uint64(self.threshold),
                 inputs,
                 train_positives,
-                reading.examples.inputs,
+                self.read,
                 read_positives,
                 reading.blocks if reading.blocks is not None else np.zeros(0, np.int64),
                 self.kind,
@@ -166,12 +177,12 @@ class _Kernel:
             rare_count_votes(
                 connections, inputs[:, 0],
                 evaluator.token_examples("train", cluster.index, reading.n_trained),
-                reading.examples.inputs[:, 0],
+                self.read[:, 0],
                 evaluator.token_examples(reading.name, cluster.index, len(reading.examples)),
                 self.kind, cells.votes, cells.table, self.n_levels, sums, scores,
             )  # fmt: skip
             return ClusterVotes(sums, scores)
-        train, read = inputs[:, 0], reading.examples.inputs[:, 0]
+        train, read = inputs[:, 0], self.read[:, 0]
         if cells.counting:
             narrow = n_bits <= fused.COUNT_BITS and len(connections) > 1
             count = fused.count_votes if narrow else fused.wide_count_votes
