@@ -110,8 +110,13 @@ def _run(chosen: argparse.Namespace) -> None:
         search = PhasedSearch(config)
     except InputError as error:
         raise InputError(f"{chosen.config}: {error}") from error
-    with _Display(console) as display:
-        search.watch(display.show)
+    with _SwallowedInterrupts() as swallowed, _Display(console) as display:
+
+        def watch(progress: Progress) -> None:
+            display.show(progress)
+            swallowed.check()
+
+        search.watch(watch)
         summary = search.run()
     console.print(report.table(summary))
 
@@ -141,6 +146,37 @@ def _console() -> Console:
     """Return where results are printed: not narrower than the table where they are piped."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+class _SwallowedInterrupts:
+    """Sees to it that no Ctrl-C is lost.
+
+    One that arrives while Python runs a destructor or the callback of a weak reference is
+    reported and dropped, not raised; databases use both a lot. It is raised again at the next
+    :meth:`check`.
+    """
+
+    def __init__(self) -> None:
+        self._seen = False
+        self._before = sys.unraisablehook
+
+    def __enter__(self) -> _SwallowedInterrupts:
+        sys.unraisablehook = self._note
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.unraisablehook = self._before
+
+    def _note(self, dropped: sys.UnraisableHookArgs) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            self._seen = True
+        else:
+            self._before(dropped)
+
+    def check(self) -> None:
+        """Raise the interrupt that was dropped, if one was."""
+        if self._seen:
+            raise KeyboardInterrupt
 
 
 class _Display:

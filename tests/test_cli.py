@@ -21,6 +21,7 @@ import pytest
 
 from optuna_wnn import Genome
 from optuna_wnn.cli import main
+from optuna_wnn.phases import PhasedSearch
 
 
 CONFIG = """
@@ -202,6 +203,38 @@ def on_terminal(command: list[str], folder: Path) -> str:
 
 
 # -- export --------------------------------------------------------------------------------------
+
+
+class Interrupted:
+    """Has a Ctrl-C arrive in its destructor, where Python drops it."""
+
+    def __del__(self) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_ctrl_c_that_python_drops_is_not_lost(
+    tmp_path: Path,
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text((finished / "text.txt").read_text())
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    evaluate = PhasedSearch._evaluate
+    calls = []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 3:
+            Interrupted()
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(PhasedSearch, "_evaluate", interrupted)
+    assert main(["run", "run.yaml"]) == 130
+    assert len(calls) == 3
+    assert "To resume: optuna-wnn run run.yaml" in capsys.readouterr().err
+    assert main(["run", "run.yaml"]) == 0
 
 
 def test_export_writes_a_genome_that_loads(
