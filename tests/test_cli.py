@@ -222,7 +222,7 @@ def test_a_ctrl_c_that_python_drops_is_not_lost(
     (tmp_path / "text.txt").write_text((finished / "text.txt").read_text())
     (tmp_path / "run.yaml").write_text(CONFIG)
     evaluate = PhasedSearch._evaluate
-    calls = []
+    calls: list[None] = []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(None)
