@@ -96,29 +96,27 @@ class StudyChain:
     def _sampler(
         self, index: int, phase: PhaseSection, threshold: Threshold | None
     ) -> GenomeSampler:
-        scaling = self.config.scaling.build() if self.config.scaling is not None else None
-        seed = int(np.random.SeedSequence([self.config.seed, index]).generate_state(1)[0])
+        common: dict[str, Any] = {
+            "seed": int(np.random.SeedSequence([self.config.seed, index]).generate_state(1)[0]),
+            "fitness": self._fitness,
+            "threshold": threshold,
+            "scaling": self.config.adaptive_scaling(),
+        }
         if phase.method == "ga":
             return WNNGeneticSampler(
-                seed=seed,
-                fitness=self._fitness,
                 population_size=phase.population_size,
                 tournament_size=phase.tournament_size,
                 crossover_rate=phase.crossover_rate,
                 crossover=phase.crossover,
                 mutation_rate=phase.mutation_rate,
-                threshold=threshold,
-                scaling=scaling,
+                **common,
             )
         return WNNTabuSearchSampler(
-            seed=seed,
-            fitness=self._fitness,
             n_neighbors=phase.n_neighbors,
             tabu_tenure=phase.tabu_tenure,
             n_sources=phase.n_sources,
             improvement=phase.improvement,
-            threshold=threshold,
-            scaling=scaling,
+            **common,
         )
 
     def _threshold(self, index: int, before: optuna.Study | None) -> Threshold | None:

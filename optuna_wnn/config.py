@@ -239,8 +239,7 @@ class RunConfig(_Section):
     @pydantic.model_validator(mode="after")
     def _check_together(self) -> RunConfig:
         self.fitness.build()
-        if self.scaling is not None:
-            self.scaling.build()
+        self.adaptive_scaling()
         for i, phase in enumerate(self.phases):
             if phase.method == "ts" and phase.n_sources > phase.n_neighbors:
                 common = phase.n_sources == self.search.n_sources
@@ -249,6 +248,10 @@ class RunConfig(_Section):
                     f"above n_neighbors, {phase.n_neighbors}; lower it"
                 )
         return self
+
+    def adaptive_scaling(self) -> AdaptiveScaling | None:
+        """Return how population and mutation rate grow, or ``None`` if they do not."""
+        return None if self.scaling is None else self.scaling.build()
 
     def identity(self) -> dict[str, Any]:
         """Return what makes the run what it is: all but where and by what it is run.

@@ -166,8 +166,7 @@ class PhasedSearch:
             return ""
         losses = [losses_of(history.generation(g)) for g in range(newest + 1)]
         rule = phase.early_stopping
-        scaling = self.config.scaling.build() if self.config.scaling is not None else None
-        if should_stop(best_so_far(losses), rule, scaling):
+        if should_stop(best_so_far(losses), rule, self.config.adaptive_scaling()):
             return f"no progress for {rule.patience} generations"
         return ""
 
@@ -178,12 +177,12 @@ class PhasedSearch:
             started = time.perf_counter()
             genome, evaluation = self._evaluate(index, phase, trial)
             seconds = time.perf_counter() - started
-            child = store.read_child(store.system_attributes(trial))
             set_genome(trial, genome, evaluation.cluster_losses)
             threshold = self._chain.thresholds.get(index)
             if threshold is not None:
                 missed = threshold.highest - evaluation.accuracy
                 store.write_constraint(trial, missed)
+                child = store.read_child(store.system_attributes(trial))
                 bar = threshold.bar(child.generation if child is not None else 0)
                 trial.set_user_attr("threshold", round(bar, 6))
             trial.set_user_attr("neurons", genome.n_neurons)

@@ -134,6 +134,16 @@ class GenomeSampler(BaseSampler, abc.ABC):
         self._studies: dict[tuple[int, int], KnownStudy] = {}  # least recently used first
         self._lock = threading.Lock()
 
+    def _require(self, *arguments: tuple[str, Any, bool, str]) -> None:
+        """Check arguments, each given as its name, its value, whether it holds, and what must.
+
+        Raises:
+            InputError: If one does not hold.
+        """
+        for name, value, holds, wanted in arguments:
+            if not holds:
+                raise InputError(f"{type(self).__name__}: {name} is {value}, but must be {wanted}")
+
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         del state["_studies"], state["_lock"]

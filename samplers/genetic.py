@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 
-from optuna_wnn.errors import InputError
 from optuna_wnn.fitness import Fitness
 from optuna_wnn.fitness import FitnessCalculatorType
 from optuna_wnn.genome import Genome
@@ -115,20 +114,14 @@ class WNNGeneticSampler(GenomeSampler):
             threshold=threshold,
             scaling=scaling,
         )
-        ranges = (
+        kinds = get_args(Crossover)
+        self._require(
             ("population_size", population_size, population_size >= 2, "at least 2"),
             ("tournament_size", tournament_size, tournament_size >= 1, "at least 1"),
             ("crossover_rate", crossover_rate, 0 <= crossover_rate <= 1, "in [0, 1]"),
             ("mutation_rate", mutation_rate, 0 <= mutation_rate <= 1, "in [0, 1]"),
+            ("crossover", repr(crossover), crossover in kinds, f"one of {', '.join(kinds)}"),
         )
-        for name, value, holds, wanted in ranges:
-            if not holds:
-                raise InputError(f"WNNGeneticSampler: {name} is {value}, but must be {wanted}")
-        if crossover not in get_args(Crossover):
-            raise InputError(
-                f"WNNGeneticSampler: crossover is {crossover!r}, but must be one of "
-                f"{', '.join(get_args(Crossover))}"
-            )
         self._tournament_size = tournament_size
         self._crossover = crossover
         self._crossover_rate = crossover_rate

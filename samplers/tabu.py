@@ -139,19 +139,13 @@ class WNNTabuSearchSampler(GenomeSampler):
             threshold=threshold,
             scaling=scaling,
         )
-        ranges = (
+        kinds = get_args(Improvement)
+        self._require(
             ("n_neighbors", n_neighbors, n_neighbors >= 1, "at least 1"),
             ("tabu_tenure", tabu_tenure, tabu_tenure >= 0, "at least 0"),
             ("n_sources", n_sources, 1 <= n_sources <= n_neighbors, "1 to n_neighbors"),
+            ("improvement", repr(improvement), improvement in kinds, f"one of {', '.join(kinds)}"),
         )
-        for name, value, holds, wanted in ranges:
-            if not holds:
-                raise InputError(f"WNNTabuSearchSampler: {name} is {value}, but must be {wanted}")
-        if improvement not in get_args(Improvement):
-            raise InputError(
-                f"WNNTabuSearchSampler: improvement is {improvement!r}, but must be one of "
-                f"{', '.join(get_args(Improvement))}"
-            )
         if improvement == "first" and n_sources > 1:
             raise InputError(
                 "WNNTabuSearchSampler: improvement is 'first', which needs n_sources=1; the "
