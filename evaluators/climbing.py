@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_wnn.evaluators.cpu_kernels import mix
 from optuna_wnn.evaluators.general import general_votes
 from optuna_wnn.evaluators.jit import compiled
 from optuna_wnn.evaluators.judge import copy_into
@@ -15,7 +16,6 @@ from optuna_wnn.evaluators.judge import keep_class
 from optuna_wnn.evaluators.judge import rebase
 from optuna_wnn.evaluators.judge import try_bit
 from optuna_wnn.evaluators.judge import try_class
-from optuna_wnn.evaluators.kernels import mix
 from optuna_wnn.evaluators.loss import REBASE_EVERY
 from optuna_wnn.evaluators.recount import Planes
 from optuna_wnn.evaluators.recount import Rule

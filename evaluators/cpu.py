@@ -16,11 +16,11 @@ from optuna_wnn.evaluators import fused
 from optuna_wnn.evaluators.base import Evaluator
 from optuna_wnn.evaluators.cells import sample_keys
 from optuna_wnn.evaluators.cells import sample_threshold
+from optuna_wnn.evaluators.cpu_kernels import KINDS
+from optuna_wnn.evaluators.cpu_kernels import TRANSITIONS
 from optuna_wnn.evaluators.general import DENSE_BITS
 from optuna_wnn.evaluators.general import general_votes
 from optuna_wnn.evaluators.jit import HAS_PEXT
-from optuna_wnn.evaluators.kernels import KINDS
-from optuna_wnn.evaluators.kernels import TRANSITIONS
 from optuna_wnn.evaluators.rare import RARE_BITS
 from optuna_wnn.evaluators.rare import rare_count_votes
 from optuna_wnn.evaluators.readings import Reading

@@ -12,11 +12,11 @@ from typing import Final
 
 import numpy as np
 
+from optuna_wnn.evaluators.cpu_kernels import RUN
+from optuna_wnn.evaluators.cpu_kernels import add_votes
+from optuna_wnn.evaluators.cpu_kernels import votes_of_cells
 from optuna_wnn.evaluators.jit import compiled
 from optuna_wnn.evaluators.jit import pext
-from optuna_wnn.evaluators.kernels import RUN
-from optuna_wnn.evaluators.kernels import add_votes
-from optuna_wnn.evaluators.kernels import votes_of_cells
 
 
 ABREAST: Final = 4

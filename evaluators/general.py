@@ -7,15 +7,15 @@ from typing import Final
 
 import numpy as np
 
+from optuna_wnn.evaluators.cpu_kernels import RUN
+from optuna_wnn.evaluators.cpu_kernels import find_addresses
+from optuna_wnn.evaluators.cpu_kernels import mix
+from optuna_wnn.evaluators.cpu_kernels import number_addresses
+from optuna_wnn.evaluators.cpu_kernels import plan_address
+from optuna_wnn.evaluators.cpu_kernels import read_cells
+from optuna_wnn.evaluators.cpu_kernels import read_others
+from optuna_wnn.evaluators.cpu_kernels import write_cells
 from optuna_wnn.evaluators.jit import compiled
-from optuna_wnn.evaluators.kernels import RUN
-from optuna_wnn.evaluators.kernels import find_addresses
-from optuna_wnn.evaluators.kernels import mix
-from optuna_wnn.evaluators.kernels import number_addresses
-from optuna_wnn.evaluators.kernels import plan_address
-from optuna_wnn.evaluators.kernels import read_cells
-from optuna_wnn.evaluators.kernels import read_others
-from optuna_wnn.evaluators.kernels import write_cells
 
 
 DENSE_BITS: Final = 22  # up to here a neuron's table has a cell per address

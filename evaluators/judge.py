@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_wnn.evaluators.cpu_kernels import RUN
 from optuna_wnn.evaluators.jit import compiled
 from optuna_wnn.evaluators.jit import leading_zeros
-from optuna_wnn.evaluators.kernels import RUN
 from optuna_wnn.evaluators.loss import LOG_BITS
 from optuna_wnn.evaluators.loss import NAT
 from optuna_wnn.evaluators.loss import SCORE_LIMIT

@@ -12,10 +12,10 @@ from typing import Final
 
 import numpy as np
 
+from optuna_wnn.evaluators.cpu_kernels import votes_of_cells
 from optuna_wnn.evaluators.fused import masks_of
 from optuna_wnn.evaluators.jit import compiled
 from optuna_wnn.evaluators.jit import pext
-from optuna_wnn.evaluators.kernels import votes_of_cells
 
 
 RARE_BITS: Final = 12  # up to here four tables of counts fit the first-level cache

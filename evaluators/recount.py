@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_wnn.evaluators.cpu_kernels import RUN
+from optuna_wnn.evaluators.cpu_kernels import find_addresses
+from optuna_wnn.evaluators.cpu_kernels import plan_address
+from optuna_wnn.evaluators.cpu_kernels import votes_of_cells
 from optuna_wnn.evaluators.jit import compiled
 from optuna_wnn.evaluators.jit import trailing_zeros
-from optuna_wnn.evaluators.kernels import RUN
-from optuna_wnn.evaluators.kernels import find_addresses
-from optuna_wnn.evaluators.kernels import plan_address
-from optuna_wnn.evaluators.kernels import votes_of_cells
 
 
 U = np.uint64

@@ -17,6 +17,8 @@ from optuna_wnn.evaluators.cells import pack
 from optuna_wnn.evaluators.cells import sample_threshold
 from optuna_wnn.evaluators.climbing import CountedSource
 from optuna_wnn.evaluators.climbing import FreshSource
+from optuna_wnn.evaluators.cpu_kernels import KINDS
+from optuna_wnn.evaluators.cpu_kernels import TRANSITIONS
 from optuna_wnn.evaluators.general import DENSE_BITS
 from optuna_wnn.evaluators.judge import BitTables
 from optuna_wnn.evaluators.judge import ClassTables
@@ -24,8 +26,6 @@ from optuna_wnn.evaluators.judge import Scale
 from optuna_wnn.evaluators.judge import Wiring
 from optuna_wnn.evaluators.judge import exchange_votes
 from optuna_wnn.evaluators.judge import score_cluster
-from optuna_wnn.evaluators.kernels import KINDS
-from optuna_wnn.evaluators.kernels import TRANSITIONS
 from optuna_wnn.evaluators.loss import SCORE_STEPS
 from optuna_wnn.evaluators.loss import BitLoss
 from optuna_wnn.evaluators.loss import Quantiser

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import Evaluation
 from optuna_wnn.evaluators import Evaluator
+from optuna_wnn.evaluators import cpu_kernels
 from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.evaluators import jit
-from optuna_wnn.evaluators import kernels
 from optuna_wnn.evaluators.cells import level
 from optuna_wnn.evaluators.cpu import CpuEvaluator
 from optuna_wnn.evaluators.readings import Reading
@@ -385,7 +385,7 @@ def test_compiled_levels_are_the_defined_ones() -> None:
     counts = np.unique(
         np.concatenate([np.arange(3000), 2 ** np.arange(40), 2 ** np.arange(40) - 1])
     )
-    assert [int(kernels.level_of(np.uint64(n))) for n in counts] == level(counts).tolist()
+    assert [int(cpu_kernels.level_of(np.uint64(n))) for n in counts] == level(counts).tolist()
 
 
 def test_code_compiles_where_nothing_can_be_kept_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
