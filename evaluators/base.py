@@ -23,6 +23,10 @@ from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import heads
 from optuna_wnn.evaluators.cache import VoteCache
 from optuna_wnn.evaluators.cells import make_cells
+from optuna_wnn.evaluators.chained import Queries
+from optuna_wnn.evaluators.chained import chained_result
+from optuna_wnn.evaluators.chained import check_chained
+from optuna_wnn.evaluators.chained import plain_query_votes
 from optuna_wnn.evaluators.finder import VoteFinder
 from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.readings import part_reading
@@ -60,8 +64,8 @@ class Evaluation:
             :meth:`Genome.reordered` takes. A neuron's score is its mean vote where the
             cluster's target bit is 1 minus its mean vote where it is 0, on the same examples.
         cluster_losses: Mean loss of each cluster in nats per example, ``float64[K]``, where the
-            head is ``bits``; they sum to the cross-entropy when the vocabulary is a power of
-            two. Else ``None``.
+            head is ``bits`` or ``chained_bits``, else ``None``. They sum to the cross-entropy
+            under ``chained_bits``, and where the vocabulary is a power of two.
         n_examples: How many examples were read.
     """
 
@@ -116,6 +120,8 @@ class Evaluator(ABC):
         self.memory = memory if memory is not None else MemorySettings()
         if not len(task.train):
             raise InputError(f"task {task.name}: its train part is empty; give it examples")
+        if task.head == "chained_bits":
+            check_chained(task)
         if task.head == "tokens":
             check_tokens(self.memory)
         elif self.memory.negatives is not None:
@@ -185,9 +191,9 @@ class Evaluator(ABC):
         A move of ``connections`` lets one neuron observe another input in place of one that it
         observes; one of ``neurons`` adds a copy of a neuron with one input changed, or drops the
         cluster's last neuron; one of ``bits`` gives every neuron of a cluster one more input, or
-        takes one from each. Under the ``bits`` head each cluster gets its share of the moves and
-        is judged by its own loss; under ``classes`` all clusters share one loss. That loss is
-        in fixed point, so every backend keeps the same moves.
+        takes one from each. Where clusters are bits, each gets its share of the moves and is
+        judged by its own loss; under ``classes`` all clusters share one loss. That loss is in
+        fixed point, so every backend keeps the same moves.
 
         Args:
             genome: Where to start; unchanged.
@@ -227,6 +233,15 @@ class Evaluator(ABC):
         evaluation = self.evaluate(genome)
         order = np.arange(genome.n_neurons)
         return genome.reordered(evaluation.neuron_order), replace(evaluation, neuron_order=order)
+
+    def query_votes(
+        self, cluster: Cluster, reading: Reading, queries: Queries
+    ) -> NDArray[np.int64]:
+        """Return what a cluster's neurons vote on inputs that no example has, ``int64[Q]``.
+
+        Backends may do it faster.
+        """
+        return plain_query_votes(self, cluster, reading, queries)
 
     def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         """Do what :meth:`cluster_votes` does, in the thread that asks."""
@@ -270,7 +285,7 @@ class Evaluator(ABC):
                 n = int(np.argmax(unseen))
                 raise InputError(
                     f"genome.connections: neuron {n} observes input {int(last[n])}, but its "
-                    f"cluster sees only {int(visible[n])}"
+                    f"cluster sees only {int(visible[n])}; take a genome made for this task"
                 )
         if genome.neurons.max() > _MOST_NEURONS:
             raise InputError(
@@ -343,6 +358,8 @@ class Evaluator(ABC):
         if self.task.head == "bits":
             terms = self._bit_terms(clusters, votes, reading)
             result = heads.bits_result(terms, targets, self.task.n_outputs)
+        elif self.task.head == "chained_bits":
+            result = chained_result(self, clusters, votes, reading)
         else:
             outputs = self._outputs(genome, votes)
             result = heads.classes_result(outputs, targets, self._temperature(genome))

@@ -16,16 +16,20 @@ from optuna_wnn.evaluators import fused
 from optuna_wnn.evaluators.base import Evaluator
 from optuna_wnn.evaluators.cells import sample_keys
 from optuna_wnn.evaluators.cells import sample_threshold
+from optuna_wnn.evaluators.chained import Queries
 from optuna_wnn.evaluators.cpu_kernels import KINDS
 from optuna_wnn.evaluators.cpu_kernels import TRANSITIONS
 from optuna_wnn.evaluators.general import DENSE_BITS
 from optuna_wnn.evaluators.general import general_votes
 from optuna_wnn.evaluators.jit import HAS_PEXT
+from optuna_wnn.evaluators.queries import left_out_runs
+from optuna_wnn.evaluators.queries import query_sums
 from optuna_wnn.evaluators.rare import RARE_BITS
 from optuna_wnn.evaluators.rare import rare_count_votes
 from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.recount import Planes
 from optuna_wnn.evaluators.refine import Climb
+from optuna_wnn.evaluators.refine_cpu import MOST_REFINED
 from optuna_wnn.evaluators.refine_cpu import Refiner
 from optuna_wnn.evaluators.refine_cpu import make_planes
 from optuna_wnn.evaluators.votes import Cluster
@@ -80,6 +84,18 @@ class CpuEvaluator(Evaluator):
             results[place] = part
         return [votes for votes in results if votes is not None]
 
+    def query_votes(
+        self, cluster: Cluster, reading: Reading, queries: Queries
+    ) -> NDArray[np.int64]:
+        n_neurons = len(cluster.hashes)
+        share = -(-n_neurons // self.threads)
+        kernel = _Kernel(self, reading)
+        jobs = [
+            (cluster, slice(first, first + share), queries) for first in range(0, n_neurons, share)
+        ]
+        parts: list[NDArray[np.int64]] = self.in_threads(kernel.query, jobs, Event())
+        return np.add.reduce(parts)
+
     def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         kernel = _Kernel(self, reading)
         return [kernel(0, cluster, slice(None)) for cluster in clusters]
@@ -114,7 +130,8 @@ class CpuEvaluator(Evaluator):
         return self._planes[name]
 
     def _climb(self, job: Climb, wiring: list[NDArray[np.int32]]) -> list[NDArray[np.int32]]:
-        if job.free != {"connections"}:
+        most = max(len(connections) for connections in wiring)
+        if job.free != {"connections"} or most > MOST_REFINED:
             return super()._climb(job, wiring)
         return Refiner(self, job).refine(wiring, Event())
 
@@ -139,6 +156,32 @@ class _Kernel:
             and self.train.shape[1] == 1
         )
         self.rare = cells.counting and evaluator.task.head == "tokens"
+
+    def query(self, cluster: Cluster, part: slice, queries: Queries) -> NDArray[np.int64]:
+        """Return what some neurons of a cluster vote on queries, summed, ``int64[Q]``."""
+        evaluator, cells = self.evaluator, self.evaluator.cells
+        sums = np.zeros(len(queries.rows), np.int64)
+        runs, starts = left_out_runs(self.reading, queries.rows)
+        query_sums(
+            cluster.connections[part],
+            sample_keys(cluster.hashes[part], evaluator.memory.sample_seed),
+            np.uint64(self.threshold),
+            self.train,
+            evaluator.trained_positives(self.reading, cluster.index),
+            runs,
+            np.asfortranarray(queries.inputs),
+            starts,
+            self.kind,
+            np.uint64(self.start),
+            np.uint64(self.down),
+            np.uint64(self.up),
+            cells.votes,
+            cells.table,
+            self.n_levels,
+            evaluator.use_pext,
+            sums,
+        )
+        return sums
 
     def __call__(self, place: int, cluster: Cluster, part: slice) -> ClusterVotes:
         evaluator, reading, cells = self.evaluator, self.reading, self.evaluator.cells

@@ -24,7 +24,7 @@ U = np.uint64
 
 
 @compiled
-def _locate(
+def locate(
     inputs: Any, first: int, count: int, use_pext: bool, n_steps: Any, steps: Any, luts: Any,
     addresses: Any, slots: Any, keys: Any, n_known: int, insert: bool,
 ) -> int:  # fmt: skip
@@ -93,7 +93,7 @@ def general_votes(
         key = mix(keys[n])
         for first in range(0, n_train, RUN):
             count = min(RUN, n_train - first)
-            n_known = _locate(
+            n_known = locate(
                 train, first, count, use_pext, n_steps, steps, luts, addresses, slots, known,
                 n_known, True,
             )  # fmt: skip
@@ -105,7 +105,7 @@ def general_votes(
         if len(blocks) == 0:
             for first in range(0, n_read, RUN):
                 count = min(RUN, n_read - first)
-                _locate(
+                locate(
                     read, first, count, use_pext, n_steps, steps, luts, addresses, slots, known,
                     n_known, False,
                 )  # fmt: skip
@@ -116,7 +116,7 @@ def general_votes(
         elif blocks[len(blocks) - 1] - blocks[0] == len(blocks) - 1:
             for first in range(blocks[0], n_train, RUN):
                 count = min(RUN, n_train - first)
-                _locate(
+                locate(
                     train, first, count, use_pext, n_steps, steps, luts, addresses, slots, known,
                     n_known, False,
                 )  # fmt: skip
@@ -130,7 +130,7 @@ def general_votes(
                 for turn in range(3):
                     for first in range(blocks[block], blocks[block + 1], RUN):
                         count = min(RUN, blocks[block + 1] - first)
-                        _locate(
+                        locate(
                             train, first, count, use_pext, n_steps, steps, luts, addresses,
                             slots, known, n_known, False,
                         )  # fmt: skip

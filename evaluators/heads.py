@@ -14,7 +14,8 @@ from optuna_wnn.tasks.base import Head
 
 LEAST_PROBABILITY: Final = 1e-7
 LOG_ODDS_LIMIT: Final = float(np.log((1 - LEAST_PROBABILITY) / LEAST_PROBABILITY))
-HEADS: Final[tuple[Head, ...]] = ("bits", "classes", "tokens")
+HEADS: Final[tuple[Head, ...]] = ("bits", "chained_bits", "classes", "tokens")
+BIT_HEADS: Final[tuple[Head, ...]] = ("bits", "chained_bits")  # each cluster has its own loss
 
 _COST_SCALE: Final = 2.0**32  # log-probabilities are compared as integers: ties are exact
 _CHUNK: Final = 2048  # examples at a time, so that what is computed stays in the cache
@@ -29,7 +30,7 @@ class HeadResult:
     Attributes:
         cross_entropy: Nats per example.
         accuracy: Share of examples whose arg-max is the target; of ties the target's share.
-        cluster_losses: Mean loss of each bit, ``float64[K]`` (``bits`` only).
+        cluster_losses: Mean loss of each bit, ``float64[K]``, where clusters are bits.
     """
 
     cross_entropy: float

@@ -88,17 +88,25 @@ class BitLoss:
     """The loss of one bit, summed over examples."""
 
     def __init__(
-        self, cells: Cells, n_clusters: int, cluster: int, targets: NDArray[np.int64]
+        self,
+        cells: Cells,
+        n_clusters: int,
+        cluster: int,
+        targets: NDArray[np.int64],
+        decided: NDArray[np.bool_] | None = None,
     ) -> None:
         self._quantise, self._offset = bit_quantiser(cells)
         self._table = bit_loss_table(cells)
         self._is_one = cluster_targets("bits", n_clusters, targets, cluster) == 1
+        self._decided = decided  # where the bit costs nothing
 
     def of(self, sums: NDArray[np.int64], n_neurons: int) -> int:
         """Return the loss of a cluster's summed votes, ``int64[E]``."""
         last = len(self._table) - 1
         index = np.clip(self._quantise(sums, n_neurons) + self._offset, 0, last)
         losses = self._table[np.where(self._is_one, index, last - index)]
+        if self._decided is not None:
+            losses[self._decided] = 0
         return int(losses.sum(dtype=np.int64))
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_wnn.evaluators.cells import Cells
+from optuna_wnn.evaluators.chained import decided_bits
+from optuna_wnn.evaluators.heads import BIT_HEADS
 from optuna_wnn.evaluators.loss import BitLoss
 from optuna_wnn.evaluators.loss import ClassesLoss
 from optuna_wnn.evaluators.readings import Reading
@@ -101,9 +103,10 @@ def climb(
     wiring = list(wiring)
     targets = job.reading.examples.targets
     loss: BitLoss | ClassesLoss
-    if job.task.head == "bits":
+    if job.task.head in BIT_HEADS:
         for k in range(len(wiring)):
-            loss = BitLoss(job.cells, job.task.n_clusters, k, targets)
+            decided = decided_bits(job.task, targets, k)
+            loss = BitLoss(job.cells, job.task.n_clusters, k, targets, decided)
             current = loss.of(sums_of(k, wiring[k]), len(wiring[k]))
             for step in range(job.share(k)):
                 moved = propose(job, k, step, wiring[k])

@@ -15,11 +15,13 @@ from optuna_wnn.evaluators import climbing
 from optuna_wnn.evaluators import recount
 from optuna_wnn.evaluators.cells import pack
 from optuna_wnn.evaluators.cells import sample_threshold
+from optuna_wnn.evaluators.chained import decided_bits
 from optuna_wnn.evaluators.climbing import CountedSource
 from optuna_wnn.evaluators.climbing import FreshSource
 from optuna_wnn.evaluators.cpu_kernels import KINDS
 from optuna_wnn.evaluators.cpu_kernels import TRANSITIONS
 from optuna_wnn.evaluators.general import DENSE_BITS
+from optuna_wnn.evaluators.heads import BIT_HEADS
 from optuna_wnn.evaluators.judge import BitTables
 from optuna_wnn.evaluators.judge import ClassTables
 from optuna_wnn.evaluators.judge import Scale
@@ -47,16 +49,20 @@ if TYPE_CHECKING:
 
 
 _MOVES_AT_A_TIME: Final = 256  # between two looks at whether to stop
+MOST_REFINED: Final = 1 << 14  # neurons of a cluster that the compiled climb takes
+# Taken off the votes of a bit that is decided: whatever its neurons vote (as long as they are no
+# more than MOST_REFINED) it is then so surely 0, as it must be, that it costs nothing.
+_SURE_ZERO: Final = {True: 1 << 62, False: 1 << 40}  # packed or not
 _SHARE_OF_MEMORY: Final = 4  # of what is free; above it, moved neurons are trained anew
 
 
 class Refiner:
     """Refines connections by the compiled climb.
 
-    It keeps, for the clusters that are being refined (one per thread under the ``bits`` head,
-    all under ``classes``), 4 bytes per neuron and example read, and where cells count 1 to 4
-    bytes per neuron and example, and 8 bytes per cell; if all that is more than a quarter of the
-    free memory, only the first.
+    It keeps, for the clusters that are being refined (one per thread where clusters are bits, all
+    under ``classes``), 4 bytes per neuron and example read, and where cells count 1 to 4 bytes
+    per neuron and example, and 8 bytes per cell; if all that is more than a quarter of the free
+    memory, only the first.
     """
 
     def __init__(self, evaluator: CpuEvaluator, job: Climb) -> None:
@@ -93,8 +99,12 @@ class Refiner:
         quantiser, offset = bit_quantiser(job.cells)
         tables = BitTables(_scale(quantiser), offset, bit_loss_table(job.cells))
         state = _State(self, [connections], [cluster], self._fits([connections], at_once))
-        loss = BitLoss(job.cells, job.task.n_clusters, cluster, job.reading.examples.targets)
+        targets = job.reading.examples.targets
+        decided = decided_bits(job.task, targets, cluster)
+        loss = BitLoss(job.cells, job.task.n_clusters, cluster, targets, decided)
         current = loss.of(state.wiring.sums[0], len(connections))
+        if decided is not None:
+            state.wiring.sums[0, decided] -= _SURE_ZERO[job.cells.packed]
         n_steps = job.share(cluster)
         for first in range(0, n_steps, _MOVES_AT_A_TIME):
             last = min(first + _MOVES_AT_A_TIME, n_steps)
@@ -107,6 +117,8 @@ class Refiner:
                 )
             else:
                 current = climbing.climb_bit_anew(state.wiring, state.fresh, *moves)
+        if decided is not None:
+            state.wiring.sums[0, decided] += _SURE_ZERO[job.cells.packed]
         self._remember(state, [cluster])
         return state.connections()[0]
 
@@ -170,7 +182,7 @@ class Refiner:
             len(c) * ((n_train + n_read) * per_address + 4 * n_read + (8 << c.shape[1]))
             for c in wiring
         )
-        if self.job.task.head == "bits":
+        if self.job.task.head in BIT_HEADS:
             needed = needed * at_once // len(wiring)
         return bool(needed <= psutil.virtual_memory().available // _SHARE_OF_MEMORY)
 

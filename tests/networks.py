@@ -13,6 +13,7 @@ from optuna_wnn.memory import MemorySettings
 from optuna_wnn.tasks.base import Examples
 from optuna_wnn.tasks.base import Head
 from optuna_wnn.tasks.base import Task
+from optuna_wnn.tasks.base import chained
 from optuna_wnn.tasks.base import pack_bits
 
 
@@ -55,16 +56,18 @@ def make_task(
         )
 
     train, validation, test = (examples(size) for size in sizes)
-    return Task("small", head, n_inputs, n_outputs, train, validation, test, (1, n_inputs))
+    given: Head = "bits" if head == "chained_bits" else head
+    task = Task("small", given, n_inputs, n_outputs, train, validation, test, (1, n_inputs))
+    return chained(task) if head == "chained_bits" else task
 
 
 def make_genome(task: Task, neurons: int, bits: list[int], seed: int = 0) -> Genome:
     """Return a random genome with ``neurons`` per cluster; cluster ``k`` has ``bits[k % len]``."""
     rng = np.random.default_rng(seed)
-    widths = [min(bits[k % len(bits)], task.n_inputs) for k in range(task.n_clusters)]
+    visible = task.visible or (task.n_inputs,) * task.n_clusters
     return Genome.of_clusters(
-        np.array([rng.permutation(task.n_inputs)[:width] for _ in range(neurons)])
-        for width in widths
+        np.array([rng.permutation(n)[: min(bits[k % len(bits)], n)] for _ in range(neurons)])
+        for k, n in enumerate(visible)
     )
 
 
@@ -85,9 +88,9 @@ def memory_settings(draw: st.DrawFn) -> MemorySettings:
 
 @st.composite
 def tasks(draw: st.DrawFn) -> Task:
-    """Draw a task of either head whose inputs take one, two or three words."""
+    """Draw a task of any of three heads whose inputs take one, two or three words."""
     return make_task(
-        draw(st.sampled_from(["bits", "classes"])),
+        draw(st.sampled_from(["bits", "chained_bits", "classes"])),
         n_inputs=draw(st.sampled_from([9, 64, 65, 150])),
         n_outputs=draw(st.integers(2, 9)),
         sizes=(draw(st.integers(2, 150)), draw(st.integers(1, 80)), 5),
@@ -98,6 +101,7 @@ def tasks(draw: st.DrawFn) -> Task:
 @st.composite
 def genomes(draw: st.DrawFn, task: Task, most_bits: int = 120) -> Genome:
     """Draw a genome for ``task``; its clusters may differ in width."""
-    widths = st.integers(1, min(most_bits, task.n_inputs))
+    fewest = min(task.visible or (task.n_inputs,))
+    widths = st.integers(1, min(most_bits, fewest))
     bits = draw(st.lists(widths, min_size=1, max_size=3))
     return make_genome(task, draw(st.integers(1, 6)), bits, draw(st.integers(0, 99)))

@@ -16,8 +16,8 @@ from optuna_wnn.evaluators.cells import pack
 from optuna_wnn.evaluators.cells import sampled
 from optuna_wnn.evaluators.cells import share_vote
 from optuna_wnn.evaluators.cells import unpack
-from optuna_wnn.evaluators.reference import neuron_votes
-from optuna_wnn.evaluators.reference import number_cells
+from optuna_wnn.evaluators.plain import neuron_votes
+from optuna_wnn.evaluators.plain import number_cells
 from optuna_wnn.memory import MemoryMode
 from optuna_wnn.memory import MemorySettings
 

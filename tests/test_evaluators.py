@@ -86,7 +86,7 @@ def test_votes_are_those_of_the_reference(
 
 
 @pytest.mark.parametrize("kind", MEMORIES, ids=lambda kind: f"{kind['mode']}-{kind['vote']}")
-@pytest.mark.parametrize("head", ["bits", "classes"])
+@pytest.mark.parametrize("head", ["bits", "chained_bits", "classes"])
 @pytest.mark.parametrize("bits", [[3, 8], [19], [23, 100]], ids=["small", "wide", "hashed"])
 def test_evaluations_are_those_of_the_reference(
     kind: dict[str, Any], head: Head, bits: list[int]
@@ -274,7 +274,10 @@ def relatives(draw: st.DrawFn, genome: Genome, n_inputs: int) -> Genome:
 def test_what_is_known_of_relatives_changes_no_result(data: st.DataObject) -> None:
     task, memory = data.draw(tasks()), data.draw(memory_settings())
     genome = make_genome(task, 9, [data.draw(st.integers(1, 9))], data.draw(st.integers(0, 9)))
-    family = [genome, *(data.draw(relatives(genome, task.n_inputs)) for _ in range(4))]
+    family = [
+        genome,
+        *(data.draw(relatives(genome, min(task.visible or (task.n_inputs,)))) for _ in range(4)),
+    ]
     expected = [CpuEvaluator(task, memory, cache_bytes=0).evaluate(g) for g in family]
     evaluator = CpuEvaluator(task, memory, cache_bytes=data.draw(st.sampled_from([3000, None])))
     together = evaluator.evaluate_batch(family)
@@ -360,10 +363,8 @@ def test_impossible_numbers_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_a_head_that_no_evaluator_knows_is_refused() -> None:
-    with pytest.raises(
-        InputError, match="head 'chained_bits' is not one of bits, classes, tokens"
-    ):
-        create_evaluator(replace(make_task(), head="chained_bits"))
+    with pytest.raises(InputError, match="head 'ranks' is not one of bits, chained_bits, classes"):
+        create_evaluator(replace(make_task(), head=cast("Head", "ranks")))
 
 
 def test_importing_the_package_loads_no_backend() -> None:

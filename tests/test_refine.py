@@ -41,9 +41,11 @@ from optuna_wnn.tasks.base import Task
 
 
 CONNECTIONS: set[Dimension] = {"connections"}
+HEADS: tuple[Head, ...] = ("bits", "chained_bits", "classes")
 
 
 def bounds_of(task: Task, visible: tuple[int, ...] | None = None) -> Bounds:
+    visible = visible or task.visible
     most_bits = min(min(visible or (task.n_inputs,)), 128)
     return Bounds(task.n_clusters, task.n_inputs, (1, 9), (1, most_bits), visible)
 
@@ -69,7 +71,7 @@ def test_the_compiled_climb_keeps_the_moves_of_the_plain_one(data: st.DataObject
 
 
 @pytest.mark.parametrize("kind", MEMORIES, ids=lambda kind: f"{kind['mode']}-{kind['vote']}")
-@pytest.mark.parametrize("head", ["bits", "classes"])
+@pytest.mark.parametrize("head", HEADS)
 def test_all_ways_to_climb_agree_over_many_moves(
     head: Head, kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +86,7 @@ def test_all_ways_to_climb_agree_over_many_moves(
     assert CpuEvaluator(task, memory, threads=1).refine(*job)[0] == plain
 
 
-@pytest.mark.parametrize("head", ["bits", "classes"])
+@pytest.mark.parametrize("head", HEADS)
 def test_references_are_chosen_anew_alike(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task(head, sizes=(60, 30, 5))
     genome = make_genome(task, 2, [3])
@@ -94,7 +96,7 @@ def test_references_are_chosen_anew_alike(head: Head, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("kind", MEMORIES, ids=lambda kind: f"{kind['mode']}-{kind['vote']}")
-@pytest.mark.parametrize("head", ["bits", "classes"])
+@pytest.mark.parametrize("head", HEADS)
 def test_the_refined_genome_is_known_already(
     head: Head, kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +115,7 @@ def test_the_refined_genome_is_known_already(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("free", [*DIMENSIONS, "all"])
-@pytest.mark.parametrize("head", ["bits", "classes"])
+@pytest.mark.parametrize("head", HEADS)
 def test_every_free_dimension_improves(backend: str, free: str, head: Head) -> None:
     task = make_task(head, sizes=(600, 300, 5))
     genome = make_genome(task, 3, [3])

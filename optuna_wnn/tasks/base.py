@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 from typing import Literal
@@ -58,12 +59,14 @@ class Task:
         name: What reports call it.
         head: How clusters make a prediction: ``classes`` has a cluster per output, ``bits`` and
             ``chained_bits`` one per bit of the target's code, ``tokens`` one per token.
-        n_inputs: ``B``, the number of input bits.
+        n_inputs: ``B``, the number of input bits. Under ``chained_bits`` the last ``K - 1`` are
+            the target's own bits but the last, most significant first (see :func:`chained`).
         n_outputs: How many values a target can take: classes, or the size of the vocabulary.
         train: What writes the memory.
         validation: What guides the search.
         test: What only the final table reads.
-        input_groups: How the inputs are laid out, for pictures: (positions, bits per position).
+        input_groups: How the inputs are laid out, for pictures: (positions, bits per position);
+            the target's own bits do not count.
         baselines: Cross-entropy in nats per example that simple models reach on ``test``.
     """
 
@@ -95,5 +98,34 @@ class Task:
 
     @property
     def visible(self) -> tuple[int, ...] | None:
-        """Per cluster the number of inputs that it may observe, or ``None`` for all."""
-        return None
+        """Per cluster the number of inputs that it may observe, or ``None`` for all.
+
+        Under ``chained_bits`` a cluster sees the context and the target's bits before its own.
+        """
+        if self.head != "chained_bits":
+            return None
+        return tuple(range(self.n_inputs - self.n_clusters + 1, self.n_inputs + 1))
+
+
+def chained(task: Task) -> Task:
+    """Return a task of the ``bits`` head as one of ``chained_bits``.
+
+    The target's bits but the last, most significant first, are appended to the inputs. In this
+    order the bits before one tell whether both of its values lead to codes below ``n_outputs``.
+    """
+    n_bits = task.n_clusters
+
+    def appended(examples: Examples) -> Examples:
+        code = (examples.targets[:, None] >> np.arange(n_bits - 1, 0, -1)) & 1
+        bits = np.hstack([unpack_bits(examples.inputs, task.n_inputs), code.astype(np.uint8)])
+        return Examples(pack_bits(bits), examples.targets)
+
+    train, validation, test = map(appended, (task.train, task.validation, task.test))
+    return replace(
+        task,
+        head="chained_bits",
+        n_inputs=task.n_inputs + n_bits - 1,
+        train=train,
+        validation=validation,
+        test=test,
+    )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from optuna_wnn.errors import InputError
 from optuna_wnn.tasks.base import Examples
 from optuna_wnn.tasks.base import Task
+from optuna_wnn.tasks.base import chained
 from optuna_wnn.tasks.baselines import bigram
 from optuna_wnn.tasks.baselines import unigram
 from optuna_wnn.tasks.checks import cut_points
@@ -23,9 +24,10 @@ from optuna_wnn.tasks.checks import whole_number
 
 _N_BYTES: Final = 256
 SPLIT: Final = (0.8, 0.1, 0.1)
+HEADS: Final = ("bits", "chained_bits")
 
 
-def python_docs_task(*, context: Any = 8, split: Any = SPLIT) -> Task:
+def python_docs_task(*, context: Any = 8, split: Any = SPLIT, head: Any = "bits") -> Task:
     """Return the task of the English text that every Python carries: the topics of ``help()``.
 
     About half a megabyte; it differs a little from one Python version to the next.
@@ -33,6 +35,7 @@ def python_docs_task(*, context: Any = 8, split: Any = SPLIT) -> Task:
     Args:
         context: How many bytes are seen before the one to predict.
         split: Shares of train, validation and test.
+        head: ``bits``, each predicted by itself, or ``chained_bits``, each after those before it.
 
     Raises:
         InputError: If an option is wrong, or this Python was installed without its topics.
@@ -45,16 +48,17 @@ def python_docs_task(*, context: Any = 8, split: Any = SPLIT) -> Task:
             "pydoc_data); use kind: text with a file of your own"
         ) from error
     text = "\n".join(topics.values()).encode()
-    return _byte_task("python-docs", "python-docs", text, context, split)
+    return _byte_task("python-docs", "python-docs", text, context, split, head)
 
 
-def text_task(path: Any, *, context: Any = 8, split: Any = SPLIT) -> Task:
+def text_task(path: Any, *, context: Any = 8, split: Any = SPLIT, head: Any = "bits") -> Task:
     """Return the task of a text file.
 
     Args:
         path: A file of UTF-8 text, of any size that fits into memory several times.
         context: How many bytes are seen before the one to predict.
         split: Shares of train, validation and test, which follow each other in the file.
+        head: ``bits``, each predicted by itself, or ``chained_bits``, each after those before it.
 
     Raises:
         InputError: If an option is wrong, or the file is missing, too short or not UTF-8.
@@ -66,11 +70,13 @@ def text_task(path: Any, *, context: Any = 8, split: Any = SPLIT) -> Task:
         raise InputError(
             f"{path}: byte {error.start} is not UTF-8; convert the file to UTF-8"
         ) from error
-    return _byte_task(Path(path).stem, str(path), text, context, split)
+    return _byte_task(Path(path).stem, str(path), text, context, split, head)
 
 
-def _byte_task(name: str, place: str, text: bytes, context: Any, split: Any) -> Task:
+def _byte_task(name: str, place: str, text: bytes, context: Any, split: Any, head: Any) -> Task:
     context = whole_number("context", context, 1)
+    if head not in HEADS:
+        raise InputError(f"task.head: {head!r} is not one of {', '.join(HEADS)}")
     train_share, validation_share, _ = shares(split)
     codes = np.frombuffer(text, np.uint8)
     parts = np.split(codes, cut_points(len(codes), train_share, validation_share))
@@ -81,7 +87,7 @@ def _byte_task(name: str, place: str, text: bytes, context: Any, split: Any) -> 
                 f"context of {context}; give more text or a smaller task.context"
             )
     train, validation, test = parts
-    return Task(
+    task = Task(
         name=name,
         head="bits",
         n_inputs=8 * context,
@@ -96,6 +102,7 @@ def _byte_task(name: str, place: str, text: bytes, context: Any, split: Any) -> 
             "bigram": bigram(train, test, context, _N_BYTES),
         },
     )
+    return chained(task) if head == "chained_bits" else task
 
 
 def byte_windows(text: NDArray[np.uint8], context: int) -> Examples:
