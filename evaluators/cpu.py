@@ -94,7 +94,8 @@ class CpuEvaluator(Evaluator):
             (cluster, slice(first, first + share), queries) for first in range(0, n_neurons, share)
         ]
         parts: list[NDArray[np.int64]] = self.in_threads(kernel.query, jobs, Event())
-        return np.add.reduce(parts)
+        sums: NDArray[np.int64] = np.add.reduce(parts)
+        return sums
 
     def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         kernel = _Kernel(self, reading)
