@@ -1,6 +1,7 @@
 # make demo   install into .venv and run a small search (run it again to resume)
 # make test   install what the tests need and run them
 # make lint   ruff and mypy
+# make docs   write the table of configuration keys into docs/configuration.md
 # make clean  delete everything that can be made again, .venv included
 #
 # PYTHON=python3.12 make ... picks another Python.
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/optuna-wnn run examples/quickstart.yaml
@@ -25,6 +26,9 @@ lint: $(VENV)/.installed-dev
 	@rm -rf build/typed && mkdir -p build/typed/optuna_wnn
 	@ln -s "$(CURDIR)"/optuna_wnn/* "$(CURDIR)/samplers" "$(CURDIR)/evaluators" build/typed/optuna_wnn/
 	MYPYPATH=build/typed $(BIN)/mypy build/typed/optuna_wnn $(wildcard benchmarks/*.py examples/*.py) tests
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m optuna_wnn.schema docs/configuration.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -28,6 +28,7 @@ from optuna_wnn.samplers.history import Record
 from optuna_wnn.samplers.history import losses_of
 from optuna_wnn.samplers.history import violations_of
 from optuna_wnn.schedule import Threshold
+from optuna_wnn.sources import settings
 from optuna_wnn.space import GenomeSpace
 from optuna_wnn.store import Child
 from optuna_wnn.tasks import Task
@@ -195,6 +196,7 @@ class StudyChain:
                 report.write_threshold(study, threshold)
             report.describe(study, self.config.name, index, phase.label, before)
             if index == 0:
+                report.write_settings(study, settings(self.config))
                 report.write_baselines(study, self.task.baselines)
             if before is not None:
                 self._seed(index, study, before, threshold)

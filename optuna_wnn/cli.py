@@ -1,34 +1,42 @@
-"""The command ``optuna-wnn``: run, report, export."""
+"""The command ``optuna-wnn``: init, run, report, export."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
-
-import rich.console
-from rich.console import Console
-from rich.progress import BarColumn
-from rich.progress import MofNCompleteColumn
-from rich.progress import Progress as Bars
-from rich.progress import TextColumn
 
 import optuna_wnn
 from optuna_wnn import report
 from optuna_wnn.config import RunConfig
-from optuna_wnn.config import load_config
+from optuna_wnn.config import parse_config
+from optuna_wnn.console import Display
+from optuna_wnn.console import SwallowedInterrupts
+from optuna_wnn.console import open_console
 from optuna_wnn.errors import InputError
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.phases import Progress
 from optuna_wnn.phases import quieten_optuna
+from optuna_wnn.plan import plan
+from optuna_wnn.plan import plan_table
+from optuna_wnn.schema import json_schema
+from optuna_wnn.schema import template
+from optuna_wnn.sources import PREFIX
+from optuna_wnn.sources import blamed
+from optuna_wnn.sources import load_config
 from optuna_wnn.storages import masked
 from optuna_wnn.storages import open_storage
 
 
 _STORAGE = RunConfig.model_fields["storage"].default
+_STORAGE_VARIABLE = f"{PREFIX}STORAGE"
+_STORAGE_HELP = f"default: ${_STORAGE_VARIABLE}, else {_STORAGE}"
 _INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
 
@@ -69,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=optuna_wnn.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    storage = os.environ.get(_STORAGE_VARIABLE, _STORAGE)
 
     run = commands.add_parser("run", help="run the phases of a configuration, or resume them")
     run.add_argument("config", metavar="CONFIG.yaml")
@@ -82,35 +91,53 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="override a key of the configuration, such as search.trials=50",
     )
+    run.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show phases, memory and an estimate of the time; store nothing",
+    )
     run.set_defaults(command=_run)
+
+    init = commands.add_parser("init", help="write a configuration with every key explained")
+    init.add_argument("path", metavar="FILE.yaml", nargs="?", default="run.yaml")
+    init.add_argument(
+        "--schema", action="store_true", help="write a JSON schema for editors beside it"
+    )
+    init.set_defaults(command=_init)
+
+    schema = commands.add_parser("schema", help="print the JSON schema of configurations")
+    schema.set_defaults(command=_schema)
 
     shown = commands.add_parser("report", help="show what a run came to")
     shown.add_argument("name", metavar="NAME")
-    shown.add_argument("--storage", metavar="URL", default=_STORAGE, help="default: %(default)s")
+    shown.add_argument("--storage", metavar="URL", default=storage, help=_STORAGE_HELP)
     shown.add_argument("--generations", action="store_true", help="show every generation, too")
+    shown.add_argument(
+        "--settings", action="store_true", help="show every setting and where it came from, too"
+    )
     shown.set_defaults(command=_report)
 
     export = commands.add_parser("export", help="write the best genome of a run to a file")
     export.add_argument("name", metavar="NAME")
     export.add_argument("path", metavar="FILE.json.gz")
-    export.add_argument("--storage", metavar="URL", default=_STORAGE, help="default: %(default)s")
+    export.add_argument("--storage", metavar="URL", default=storage, help=_STORAGE_HELP)
     export.set_defaults(command=_export)
     return parser
 
 
 def _run(chosen: argparse.Namespace) -> None:
-    overrides = list(chosen.overrides)
-    if chosen.name is not None:
-        overrides.append(f"name={_quoted(chosen.name)}")
-    if chosen.storage is not None:
-        overrides.append(f"storage={_quoted(chosen.storage)}")
-    config = load_config(chosen.config, overrides)
-    console = _console()
+    given = {"name": chosen.name, "storage": chosen.storage}
+    options = {key: value for key, value in given.items() if value is not None}
+    config = load_config(chosen.config, chosen.overrides, os.environ, options)
+    console = open_console()
     try:
-        search = PhasedSearch(config)
+        search = PhasedSearch(config, open_storage("memory:") if chosen.dry_run else None)
     except InputError as error:
-        raise InputError(f"{chosen.config}: {error}") from error
-    with _SwallowedInterrupts() as swallowed, _Display(console) as display:
+        raise InputError(blamed(config.sources, chosen.config, error)) from error
+    if chosen.dry_run:
+        console.print(plan_table(plan(search), config.name))
+        return
+    with SwallowedInterrupts() as swallowed, Display(console) as display:
 
         def watch(progress: Progress) -> None:
             display.show(progress)
@@ -121,12 +148,51 @@ def _run(chosen: argparse.Namespace) -> None:
     console.print(report.table(summary))
 
 
+def _init(chosen: argparse.Namespace) -> None:
+    path = Path(chosen.path)
+    targets = [path]
+    if chosen.schema and path.name:
+        targets.append(path.with_suffix(".schema.json"))
+    for target in targets:
+        if target.exists():
+            raise InputError(f"{target}: it is there already; choose another name or remove it")
+    beside = [target.name for target in targets[1:]]
+    texts = [template(_run_name(path), *beside), _json(json_schema())]
+    for target, text in zip(targets, texts, strict=False):
+        try:
+            with target.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise InputError(
+                f"{target}: cannot be written ({error.strerror}); check the path"
+            ) from error
+        print(f"{target}: written")
+
+
+def _run_name(path: Path) -> str:
+    """Return the name of a configuration's file, if a run may be called so."""
+    try:
+        return parse_config({"name": path.stem, "task": {"kind": "python-docs"}}).name
+    except InputError:
+        return "my-run"
+
+
+def _schema(chosen: argparse.Namespace) -> None:
+    print(_json(json_schema()), end="")
+
+
+def _json(schema: Mapping[str, Any]) -> str:
+    return json.dumps(schema, indent=2) + "\n"
+
+
 def _report(chosen: argparse.Namespace) -> None:
     storage = open_storage(chosen.storage, must_exist=True)
     summary = report.summarise(storage, chosen.name)
+    if chosen.settings:
+        open_console().print(report.settings_table(storage, chosen.name))
     if chosen.generations:
-        _console().print(report.generations_table(storage, chosen.name))
-    _console().print(report.table(summary))
+        open_console().print(report.generations_table(storage, chosen.name))
+    open_console().print(report.table(summary))
 
 
 def _export(chosen: argparse.Namespace) -> None:
@@ -135,112 +201,6 @@ def _export(chosen: argparse.Namespace) -> None:
     genome = report.best_genome(open_storage(chosen.storage, must_exist=True), chosen.name)
     genome.save(chosen.path)
     print(f"{chosen.path}: {genome}")
-
-
-def _quoted(text: str) -> str:
-    """Return a text as a YAML string, whatever it looks like."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _console() -> Console:
-    """Return where results are printed: not narrower than the table where they are piped."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=140)
-
-
-class _SwallowedInterrupts:
-    """Sees to it that no Ctrl-C is lost.
-
-    One that arrives while Python runs a destructor or the callback of a weak reference is
-    reported and dropped, not raised; databases use both a lot. It is raised again at the next
-    :meth:`check`.
-    """
-
-    def __init__(self) -> None:
-        self._seen = False
-        self._before = sys.unraisablehook
-
-    def __enter__(self) -> _SwallowedInterrupts:
-        sys.unraisablehook = self._note
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.unraisablehook = self._before
-
-    def _note(self, dropped: sys.UnraisableHookArgs) -> None:
-        if issubclass(dropped.exc_type, KeyboardInterrupt):
-            self._seen = True
-        else:
-            self._before(dropped)
-
-    def check(self) -> None:
-        """Raise the interrupt that was dropped, if one was."""
-        if self._seen:
-            raise KeyboardInterrupt
-
-
-class _Display:
-    """Shows progress: a bar for each phase on a terminal, plain lines elsewhere."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars: Bars | None = None
-        self._task: rich.progress.TaskID | None = None
-        self._study = ""
-        if console.is_terminal:
-            self._bars = Bars(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("generation {task.fields[generation]}"),
-                TextColumn("{task.fields[best]}"),
-                TextColumn("{task.fields[speed]:.1f} trials/s"),
-                console=console,
-            )
-
-    def __enter__(self) -> _Display:
-        if self._bars is not None:
-            self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-
-    def show(self, progress: Progress) -> None:
-        """Show where the run stands."""
-        best = ""
-        if progress.best is not None:
-            best = f"CE {progress.best[0]:.4f}  accuracy {progress.best[1]:.4f}"
-        if self._bars is None:
-            if progress.event != "trial":
-                self._line(progress, best)
-            return
-        fields: dict[str, Any] = {
-            "generation": progress.generation,
-            "best": best,
-            "speed": progress.speed,
-        }
-        if progress.study != self._study:
-            self._study = progress.study
-            self._task = self._bars.add_task(progress.study, total=progress.most_trials, **fields)
-        assert self._task is not None
-        self._bars.update(self._task, completed=progress.n_trials, **fields)
-
-    def _line(self, progress: Progress, best: str) -> None:
-        count = f"{progress.n_trials}/{progress.most_trials} trials"
-        generation = f"generation {progress.generation}"
-        speed = f"{progress.speed:.1f} trials/s"
-        words = [f"[{progress.phase + 1}/{progress.n_phases}] {progress.study}"]
-        if progress.event == "generation":
-            words += [generation, count, best, speed]
-        elif progress.event == "end":
-            words += [f"ended: {progress.reason}", best]
-        elif progress.n_trials:
-            words += ["resumes", generation, count, best]
-        else:
-            words += ["starts", best]
-        print("  ".join(word for word in words if word), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 from typing import Any
 from typing import Final
 from typing import Literal
+from typing import get_args
 
 import pydantic
-import yaml
 from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
+from pydantic import PrivateAttr
+from pydantic import WithJsonSchema
 
 from optuna_wnn.errors import InputError
 from optuna_wnn.fitness import Fitness
@@ -24,9 +23,7 @@ from optuna_wnn.genome import Dimension
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.schedule import AdaptiveScaling
 from optuna_wnn.schedule import EarlyStopping
-from optuna_wnn.strict_yaml import parse_yaml
-from optuna_wnn.strict_yaml import read_yaml
-from optuna_wnn.strict_yaml import yaml_reason
+from optuna_wnn.validation import parse_as
 
 
 _MOST: Final = 1 << 16  # neurons of a cluster: what every evaluator can count
@@ -45,8 +42,20 @@ def _range(value: Any) -> Any:
     return tuple(pair)
 
 
-Range = Annotated[tuple[int, int], pydantic.BeforeValidator(_range)]
+_NUMBER: Final = {"type": "integer", "minimum": 1, "maximum": _MOST}
+Range = Annotated[
+    tuple[int, int],
+    pydantic.BeforeValidator(_range),
+    WithJsonSchema(
+        {"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}]}
+    ),
+]
 Method = Literal["ga", "ts"]
+_DIMENSION: Final = {"enum": list(get_args(Dimension))}
+Free = Annotated[
+    tuple[Dimension, ...],
+    WithJsonSchema({"anyOf": [_DIMENSION, {"type": "array", "items": _DIMENSION}]}),
+]
 
 
 class _Section(BaseModel):
@@ -54,7 +63,11 @@ class _Section(BaseModel):
 
 
 class TaskSection(BaseModel):
-    """What is learnt; the other keys are the options of the kind."""
+    """What is learnt; the other keys are the options of the kind.
+
+    Attributes:
+        kind: ``python-docs``, ``text`` or ``tabular``.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -67,7 +80,16 @@ class TaskSection(BaseModel):
 
 
 class SpaceSection(_Section):
-    """What genomes may look like, and what the first ones look like."""
+    """What genomes may look like, and what the first ones look like.
+
+    Attributes:
+        neurons: Neurons of a cluster: [lowest, highest], or one number.
+        bits: Input bits that each neuron of a cluster observes: [lowest, highest], or one number.
+        start_neurons: Neurons of a cluster while no phase has changed them; the middle of the
+            range by default.
+        start_bits: Bits of a neuron while no phase has changed them; the middle of the range by
+            default.
+    """
 
     neurons: Range = (2, 64)
     bits: Range = (4, 16)
@@ -90,7 +112,14 @@ class SpaceSection(_Section):
 
 
 class FitnessSection(_Section):
-    """Which of two trials is better."""
+    """Which of two trials is better.
+
+    Attributes:
+        calculator: How cross-entropy and accuracy make one order.
+        weights: Weights of cross-entropy and accuracy, each above 0; equal by default.
+        accuracy_floor: Accuracy, a share in [0, 1], under which a trial ranks behind all others;
+            none by default.
+    """
 
     calculator: FitnessCalculatorType = FitnessCalculatorType.CE
     weights: tuple[float, float] | None = None
@@ -106,6 +135,11 @@ class ThresholdSection(_Section):
 
     ``absolute`` bars are accuracies; ``quantile`` ones are quantiles of the accuracies that a
     phase starts with, so they do not depend on the task (the first phase then has no bar).
+
+    Attributes:
+        kind: What ``start`` and ``end`` are.
+        start: The bar of the first generation, a share in [0, 1].
+        end: The bar of the last one, a share in [0, 1].
     """
 
     kind: Literal["absolute", "quantile"] = "absolute"
@@ -120,7 +154,15 @@ class ThresholdSection(_Section):
 
 
 class ScalingSection(_Section):
-    """How population and mutation rate grow while there is no progress."""
+    """How population and mutation rate grow while there is no progress.
+
+    Attributes:
+        check_interval: Generations between two looks at the progress.
+        patience: Looks without progress after which the level rises.
+        min_improvement: What counts as progress: the share by which the best loss must fall.
+        population: Factors of the population at the levels WARNING and CRITICAL.
+        mutation: Factors of the mutation rate at the levels WARNING and CRITICAL.
+    """
 
     check_interval: Count = 5
     patience: Count = 1
@@ -134,7 +176,28 @@ class ScalingSection(_Section):
 
 
 class SearchSection(_Section):
-    """How a phase searches: the defaults of all phases."""
+    """How a phase searches: the defaults of all phases.
+
+    Attributes:
+        trials: Trials that a phase evaluates at the most, seeds not counted.
+        patience: Generations without progress after which a phase ends; it never ends early
+            by default.
+        min_generations: Generations that a phase has in any case.
+        min_improvement: What counts as progress: the share by which the best loss must fall.
+        refine_steps: Single moves that each trial tries by itself before it reports.
+        population_size: Genomes that survive a generation of a genetic algorithm, and seeds that
+            a phase takes from the one before.
+        tournament_size: Genomes that compete to become a parent.
+        crossover_rate: Share of children that have two parents, in [0, 1].
+        crossover: Whether a child's clusters come from either parent at random (``blind``) or
+            from the one that does better on each (``informed``).
+        mutation_rate: Share of a child's clusters that mutate, in [0, 1].
+        n_neighbors: Neighbours that an iteration of a tabu search evaluates.
+        tabu_tenure: Iterations for which a tabu search may not undo a move.
+        n_sources: Genomes that a tabu search moves side by side; at most n_neighbors.
+        improvement: Whether an iteration of a tabu search takes the ``best`` of its neighbours,
+            or the ``first`` that is not worse than the current genome.
+    """
 
     trials: Count = 200
     patience: Count | None = None
@@ -158,10 +221,15 @@ class SearchSection(_Section):
 
 
 class PhaseSection(SearchSection):
-    """One phase: a method, what it frees, and what it does differently."""
+    """One phase: a method, what it frees, and what it does differently from ``search``.
+
+    Attributes:
+        method: A genetic algorithm (``ga``) or a tabu search (``ts``).
+        free: What it changes: neurons, bits or connections, or a list of these.
+    """
 
     method: Method
-    free: tuple[Dimension, ...]
+    free: Free
 
     @pydantic.field_validator("free", mode="before")
     @classmethod
@@ -181,7 +249,7 @@ class PhaseSection(SearchSection):
         return "-".join((self.method, *self.free))
 
 
-_PHASES: tuple[dict[str, str], ...] = tuple(
+DEFAULT_PHASES: Final[tuple[dict[str, str], ...]] = tuple(
     {"method": method, "free": free}
     for free in ("neurons", "bits", "connections")
     for method in ("ga", "ts")
@@ -194,9 +262,9 @@ class RunConfig(_Section):
     Attributes:
         name: What names the run's studies.
         seed: What all random numbers derive from.
-        storage: Where the studies live; see :func:`~optuna_wnn.open_storage`.
-        backend: What evaluates; see :func:`~optuna_wnn.evaluators.create_evaluator`.
-        threads: How many threads the evaluation uses; all that the machine has by default.
+        storage: Where the studies live: the URL of an Optuna storage.
+        backend: What evaluates: ``auto`` is the fastest that this machine has.
+        threads: Threads that the evaluation uses; all that the machine has by default.
         task: What is learnt.
         memory: How neurons remember and vote.
         space: What genomes may look like.
@@ -222,6 +290,7 @@ class RunConfig(_Section):
     scaling: ScalingSection | None = None
     search: SearchSection = SearchSection()
     phases: Annotated[tuple[PhaseSection, ...], Field(min_length=1, validate_default=True)] = ()
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -230,7 +299,7 @@ class RunConfig(_Section):
         if not isinstance(values, dict):
             return values
         common = values.get("search") or {}
-        phases = values.get("phases", _PHASES)
+        phases = values.get("phases", DEFAULT_PHASES)
         if isinstance(common, dict) and isinstance(phases, list | tuple):
             known = {k: v for k, v in common.items() if k in SearchSection.model_fields}
             phases = [{**known, **p} if isinstance(p, dict) else p for p in phases]
@@ -249,6 +318,17 @@ class RunConfig(_Section):
                 )
         return self
 
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Where values came from that are no defaults, by the dotted paths of their keys."""
+        return self._sources
+
+    def with_sources(self, sources: Mapping[str, str]) -> RunConfig:
+        """Return the same configuration, and where its values came from."""
+        copy = self.model_copy()
+        copy._sources = dict(sources)
+        return copy
+
     def adaptive_scaling(self) -> AdaptiveScaling | None:
         """Return how population and mutation rate grow, or ``None`` if they do not."""
         return None if self.scaling is None else self.scaling.build()
@@ -265,135 +345,10 @@ class RunConfig(_Section):
         return document
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return the configuration in a YAML file.
-
-    Args:
-        path: The file.
-        overrides: ``key=value`` each: a key with dots for what is inside, a value in YAML.
-
-    Raises:
-        InputError: If the file cannot be read, is no YAML, or says something wrong; the line
-            names the file, the path of the key, and the remedy.
-    """
-    path = Path(path)
-    document = read_yaml(path)
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: a mapping of keys is needed, such as 'name: my-run'")
-    for override in overrides:
-        _override(document, override)
-    try:
-        return parse_config(document)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
 def parse_config(document: Mapping[str, Any]) -> RunConfig:
     """Return the configuration that a mapping describes.
 
     Raises:
         InputError: If something in it is wrong; the line names the path of the key.
     """
-    try:
-        return RunConfig.model_validate(dict(document))
-    except pydantic.ValidationError as error:
-        raise InputError(_reason(error)) from error
-
-
-def _override(document: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not all(key.split(".")):
-        raise InputError(f"--set {override}: give it as key=value, such as --set seed=1")
-    try:
-        value = parse_yaml(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {key}: not valid YAML: {yaml_reason(error)}") from error
-    *parents, last = key.split(".")
-    place: Any = document
-    for i, name in enumerate([*parents, last]):
-        is_last = i == len(parents)
-        if isinstance(place, list):
-            if not name.isdecimal() or int(name) >= len(place):
-                where = ".".join(key.split(".")[: i + 1])
-                raise InputError(f"--set {where}: there are {len(place)} of them, from 0")
-            if is_last:
-                place[int(name)] = value
-            place = place[int(name)]
-        elif isinstance(place, dict):
-            if is_last:
-                place[name] = value
-            elif name == "phases" and not place.get(name):
-                place[name] = [dict(phase) for phase in _PHASES]
-            elif place.get(name) is None:
-                place[name] = {}
-            place = place[name]
-        else:
-            where = ".".join(key.split(".")[:i])
-            raise InputError(f"--set {key}: {where} is a single value and has no {name!r}")
-
-
-def _reason(error: pydantic.ValidationError) -> str:
-    """Return one line for the first thing that is wrong, and how many more there are."""
-    problems = error.errors(include_url=False)
-    # What a wrong ``search`` key does to every phase is said once, where it stands.
-    problems.sort(key=lambda problem: problem["loc"][:1] == ("phases",))
-    first = problems[0]
-    location = first["loc"]
-    if location[:1] == ("memory",):  # what follows names members of unions
-        location = location[:2]
-    path = ".".join(map(str, location))
-    kind, given = first["type"], first.get("input")
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, InputError):
-        return str(cause)
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        text = f"{path}: there is no such key{_suggestion(first['loc'])}"
-    elif kind == "missing":
-        text = f"{path}: this key is needed; add it"
-    elif kind == "string_pattern_mismatch":
-        text = f"{path}: {_shown(given)} is no name; use up to 100 letters, digits, '.', '_', '-'"
-    else:
-        wanted = _WANTED.get(kind, first["msg"].removeprefix("Value error, "))
-        text = f"{path}: {wanted[:1].lower()}{wanted[1:]} (it is {_shown(given)})"
-    return text
-
-
-_WANTED = {
-    "tuple_type": "a list is needed",
-    "dict_type": "a mapping of keys is needed",
-    "model_type": "a mapping of keys is needed",
-    "dataclass_type": "a mapping of keys is needed",
-    "too_short": "at least one is needed",
-    "string_type": "text is needed; put it in quotes",
-    "int_type": "a whole number is needed",
-    "float_type": "a number is needed",
-}
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "space": SpaceSection,
-    "fitness": FitnessSection,
-    "threshold": ThresholdSection,
-    "scaling": ScalingSection,
-    "search": SearchSection,
-    "phases": PhaseSection,
-}
-
-
-def _suggestion(location: tuple[int | str, ...]) -> str:
-    """Return the key that was probably meant."""
-    if len(location) == 1:
-        known = list(RunConfig.model_fields)
-    elif location[0] == "memory":
-        known = list(MemorySettings.__dataclass_fields__)
-    else:
-        known = list(_SECTIONS[str(location[0])].model_fields)
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there are {', '.join(known)}"
+    return parse_as(RunConfig, document)

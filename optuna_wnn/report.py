@@ -38,6 +38,7 @@ _FIRST: Final = "test of the first random genome"
 _BASELINES: Final = "baselines"
 _CONFIGURATION: Final = "config"
 _THRESHOLD: Final = "threshold"
+_SETTINGS: Final = "settings"
 
 
 # -- what studies say ----------------------------------------------------------------------------
@@ -63,6 +64,11 @@ def read_configuration(study: optuna.Study) -> dict[str, Any] | None:
     """Return what :func:`write_configuration` wrote, or ``None``."""
     text = store.read_setting(study, _CONFIGURATION)
     return None if text is None else dict(json.loads(text))
+
+
+def write_settings(study: optuna.Study, settings: Sequence[tuple[str, Any, str]]) -> None:
+    """Write into a run's first study every key of its configuration, its value and origin."""
+    store.write_setting(study, _SETTINGS, json.dumps(settings))
 
 
 def write_threshold(study: optuna.Study, threshold: Threshold) -> None:
@@ -321,6 +327,23 @@ def generations_table(storage: BaseStorage, run: str) -> RenderableType:
                 f"{rate:.3f}" if rate != "" else "",
             )
         result.add_section()
+    return result
+
+
+def settings_table(storage: BaseStorage, run: str) -> RenderableType:
+    """Return what a run was made of when it started, and where each value came from.
+
+    Raises:
+        InputError: If there is no such run.
+    """
+    summarise(storage, run)
+    first = optuna.load_study(study_name=study_names(storage, run)[0], storage=storage)
+    result = Table(title=f"Settings of {run}", title_justify="left")
+    for heading in ("key", "value", "from"):
+        result.add_column(heading)
+    for key, value, origin in json.loads(store.read_setting(first, _SETTINGS) or "[]"):
+        style = "" if origin == "default" else "bold"
+        result.add_row(key, Text(json.dumps(value)), Text(origin), style=style)
     return result
 
 

@@ -18,11 +18,11 @@ FLOORS = [
     for rooms in (
         "errors",
         "genome memory variation moves fitness schedule packing store storages journal workers "
-        "strict_yaml config tasks",
-        "space evaluators network report",
+        "strict_yaml validation config sources tasks",
+        "space evaluators network report schema",
         "samplers",
-        "chain phases sweep",
-        "cli",
+        "chain phases plan sweep",
+        "console cli",
     )
 ]
 # What is allowed within a floor, besides a package importing from itself.
@@ -40,10 +40,15 @@ SAME_FLOOR = {
     ("config", "fitness"),
     ("config", "schedule"),
     ("config", "memory"),
-    ("config", "strict_yaml"),
+    ("config", "validation"),
+    ("sources", "config"),
+    ("sources", "validation"),
+    ("sources", "strict_yaml"),
     ("network", "evaluators"),
     ("phases", "chain"),
+    ("plan", "phases"),
     ("sweep", "phases"),
+    ("cli", "console"),
 }
 # Libraries that only these rooms know.
 LIBRARIES = {

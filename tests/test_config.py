@@ -9,10 +9,10 @@ import pytest
 
 from optuna_wnn.cli import main
 from optuna_wnn.config import RunConfig
-from optuna_wnn.config import load_config
 from optuna_wnn.config import parse_config
 from optuna_wnn.errors import InputError
 from optuna_wnn.fitness import FitnessCalculatorType
+from optuna_wnn.sources import load_config
 
 
 MINIMAL = "name: tiny\ntask: {kind: python-docs, context: 2}\n"

@@ -12,6 +12,8 @@ import pytest
 import optuna_wnn
 import optuna_wnn.evaluators
 import optuna_wnn.samplers
+from optuna_wnn.schema import keys
+from optuna_wnn.schema import with_key_table
 
 
 ROOT = Path(__file__).parent.parent
@@ -63,3 +65,12 @@ def test_every_public_class_says_what_its_arguments_are() -> None:
         if inspect.isclass(found) and not issubclass(found, Exception):
             text = inspect.getdoc(found) or ""
             assert "Args:" in text or "Attributes:" in text, name
+
+
+def test_the_table_of_configuration_keys_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert page == with_key_table(page), "a key changed: run make docs"
+
+
+def test_every_configuration_key_says_what_it_is() -> None:
+    assert [key.path for key in keys() if len(key.description) < 9] == []
