@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from optuna_wnn.schema import json_schema
 from optuna_wnn.schema import keys
 from optuna_wnn.schema import template
 from optuna_wnn.sources import load_config
+from optuna_wnn.tasks import TASKS
 
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +44,10 @@ def test_what_init_writes_is_the_default_configuration(here: Path) -> None:
     identity, default = config.identity(), parse_config(MINIMAL).identity()
     identity["task"] = default["task"] = None
     assert identity == default
-    assert config.task.options == {"context": 8, "split": [0.8, 0.1, 0.1]}
+    defaults = inspect.signature(TASKS["python-docs"]).parameters
+    assert {name: str(value).strip("[]") for name, value in config.task.options.items()} == {
+        name: str(option.default).strip("()") for name, option in defaults.items()
+    }
 
 
 def test_every_key_is_in_what_init_writes_and_explained() -> None:
