@@ -135,6 +135,7 @@ class Evaluator(ABC):
         self.cache = VoteCache(cache_bytes)
         self._finder = VoteFinder(self.cache, self.cluster_votes)
         self._known_flags = VoteCache(_FLAGS_BYTES)
+        self._n_positives: dict[tuple[str, int], int] = {}
         self._by_token: dict[str, TokenPositives] = {}
 
     @abstractmethod
@@ -311,6 +312,12 @@ class Evaluator(ABC):
             self._known_flags.put(key, flags)
         return flags
 
+    def _n_positive(self, reading: Reading, cluster: int) -> int:
+        key = reading.name, cluster
+        if key not in self._n_positives:
+            self._n_positives[key] = int(np.count_nonzero(self.positives(reading, cluster)))
+        return self._n_positives[key]
+
     def _token_positives(self, name: str, targets: NDArray[np.int64]) -> TokenPositives:
         if name not in self._by_token:
             self._by_token[name] = TokenPositives(targets, self.task.n_clusters)
@@ -381,7 +388,6 @@ class Evaluator(ABC):
         self, clusters: list[Cluster], votes: list[ClusterVotes], reading: Reading
     ) -> list[heads.BitTerms]:
         """Return what every cluster adds to the ``bits`` head; known ones are not computed."""
-        whole = heads.is_whole(self.task.n_clusters, self.task.n_outputs)
         terms = []
         for cluster, its_votes in zip(clusters, votes, strict=True):
             key = ("terms", reading.name, cluster.key)
@@ -390,7 +396,8 @@ class Evaluator(ABC):
                 outputs = self.cells.outputs(its_votes.sums[None], np.array([len(cluster.hashes)]))
                 log_odds = heads.bit_log_odds(outputs[0], self.cells.log_odds)
                 is_one = self.positives(reading, cluster.index) == 1
-                known = heads.bit_terms(log_odds, is_one, whole)
+                digit = heads.size_digit(len(clusters), self.task.n_outputs, cluster.index)
+                known = heads.bit_terms(log_odds, is_one, digit)
                 self.cache.put(key, known)
             terms.append(known)
         return terms
@@ -423,7 +430,7 @@ class Evaluator(ABC):
         scores = np.empty(genome.n_neurons)
         n_examples = len(reading.examples)
         for k, cluster in enumerate(clusters):
-            n_positive = int(self.positives(reading, k).sum(dtype=np.int64))
+            n_positive = self._n_positive(reading, k)
             negative, positive = self.cells.ranking_votes(votes[k].scores).T
             mean = positive / max(n_positive, 1) - negative / max(n_examples - n_positive, 1)
             scores[genome.cluster_starts[k] + cluster.order] = mean

@@ -39,6 +39,7 @@ from optuna_wnn.tasks.base import Task
 
 
 _JOBS_PER_THREAD = 2  # at least, so that no thread waits long for the last one
+_LEAST_WORK = 1 << 20  # examples times neurons that are worth a second thread
 
 
 class CpuEvaluator(Evaluator):
@@ -64,9 +65,12 @@ class CpuEvaluator(Evaluator):
         self._by_word: dict[tuple[str, int], NDArray[np.uint64]] = {}
 
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
+        total = sum(len(cluster.hashes) for cluster in clusters)
+        work = total * (reading.n_trained + len(reading.examples))
+        if self.threads == 1 or work < _LEAST_WORK:
+            return self.votes_here(clusters, reading)
         kernel = _Kernel(self, reading)
-        wanted = self.threads * _JOBS_PER_THREAD if self.threads > 1 else 1
-        share = -(-sum(len(cluster.hashes) for cluster in clusters) // wanted)
+        share = -(-total // (self.threads * _JOBS_PER_THREAD))
         step = -(-share // fused.ABREAST) * fused.ABREAST
         jobs = []
         for place, cluster in enumerate(clusters):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,9 @@ class Difference:
     added: list[bytes]
     removed: list[bytes]
 
+    @cached_property
     def neurons(self) -> dict[bytes, Cluster]:
-        """Return the neurons that differ, each as a cluster of one."""
+        """The neurons that differ, each as a cluster of one."""
         index, n_bits = self.cluster.index, self.base.shape[1]
         return {
             row: lone_cluster(index, np.frombuffer(row, np.int32).reshape(1, n_bits))

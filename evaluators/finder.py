@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Iterator
 from collections.abc import Sequence
-from typing import Final
 
 from optuna_wnn.evaluators.cache import Relatives
 from optuna_wnn.evaluators.cache import VoteCache
 from optuna_wnn.evaluators.difference import Difference
 from optuna_wnn.evaluators.difference import difference
 from optuna_wnn.evaluators.readings import Reading
+from optuna_wnn.evaluators.sharing import ROOM_BYTES
+from optuna_wnn.evaluators.sharing import ComputeVotes
+from optuna_wnn.evaluators.sharing import shared_votes
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
 from optuna_wnn.evaluators.votes import clusters_of
 from optuna_wnn.evaluators.votes import connections_of
 from optuna_wnn.genome import Genome
-
-
-_ROOM_BYTES: Final = 1 << 28  # for votes of clusters that are computed together
 
 
 class VoteFinder:
@@ -34,7 +32,7 @@ class VoteFinder:
     def __init__(
         self,
         cache: VoteCache,
-        cluster_votes: Callable[[Sequence[Cluster], Reading], list[ClusterVotes]],
+        cluster_votes: ComputeVotes,
     ) -> None:
         self.cache = cache
         self._cluster_votes = cluster_votes
@@ -48,7 +46,7 @@ class VoteFinder:
         Clusters of several genomes are computed together, as many as their votes fit into a
         bounded room, so that all threads have work.
         """
-        most = max(1, _ROOM_BYTES // (8 * len(reading.examples)))
+        most = max(1, ROOM_BYTES // (8 * len(reading.examples)))
         waiting: list[list[Cluster]] = []
         known: dict[Hashable, ClusterVotes] = {}
         missing: dict[Hashable, Cluster] = {}
@@ -86,46 +84,45 @@ class VoteFinder:
     ) -> dict[Hashable, ClusterVotes]:
         """Return the votes of clusters that are not known.
 
-        Where a cluster shares most of its neurons with one that is known, or that is computed
-        here, only the neurons that differ are computed.
+        Where a cluster shares most of its neurons with one that is known, only the neurons that
+        differ are computed; where several need the same neuron, it is computed once.
         """
         found: dict[Hashable, ClusterVotes] = {}
-        whole: dict[Hashable, Cluster] = {}
+        wanted: dict[Hashable, Cluster] = {}
         changed: dict[Hashable, tuple[Hashable, Difference]] = {}
         for key, cluster in missing.items():
-            family = (reading.name, cluster.index, cluster.connections.shape[1])
-            hashes = cluster.hashes.tolist()
-            base = self._relatives.find(family, hashes)
+            base = self._relatives.find(*_kinship(cluster, reading))
+            votes = self.cache.get(base) if base is not None else None
             change = None
-            if base in whole:
-                change = difference(cluster, whole[base].connections)
-            elif base is not None and (votes := self.cache.get(base)) is not None:
-                found[base] = votes
+            if base is not None and votes is not None:
                 change = difference(cluster, connections_of(base))
-            if base is not None and change is not None:
-                changed[key] = base, change
-            else:
-                whole[key] = cluster
-            self._relatives.add(
-                family, hashes, base if change is not None and base in whole else key
-            )
-        alone: dict[Hashable, Cluster] = {}
+                if change is not None:
+                    found[base], changed[key] = votes, (base, change)
+            if change is None:
+                wanted[key] = cluster
+        for key, cluster in missing.items():
+            self._relatives.add(*_kinship(cluster, reading), key)
         for _, change in changed.values():
-            for neuron in change.neurons().values():
-                alone[reading.name, neuron.key] = neuron
-        for key in alone:
-            votes = self.cache.get(key)
-            if votes is not None:
-                found[key] = votes
-        wanted = whole | {key: neuron for key, neuron in alone.items() if key not in found}
-        computed = self._cluster_votes(list(wanted.values()), reading) if wanted else []
+            for neuron in change.neurons.values():
+                key = reading.name, neuron.key
+                votes = self.cache.get(key)
+                if votes is not None:
+                    found[key] = votes
+                elif key not in found:
+                    wanted[key] = neuron
+        computed = shared_votes(list(wanted.values()), reading, self._cluster_votes)
         for key, votes in zip(wanted, computed, strict=True):
             found[key] = votes
             self.cache.put(key, votes)
         for key, (base, change) in changed.items():
             singles = {
-                row: found[reading.name, neuron.key] for row, neuron in change.neurons().items()
+                row: found[reading.name, neuron.key] for row, neuron in change.neurons.items()
             }
             found[key] = change.votes(found[base], singles)
             self.cache.put(key, found[key])
         return found
+
+
+def _kinship(cluster: Cluster, reading: Reading) -> tuple[Hashable, list[int]]:
+    """Return what the relatives of a cluster have in common with it, and its neurons' hashes."""
+    return (reading.name, cluster.index, cluster.connections.shape[1]), cluster.hashes.tolist()

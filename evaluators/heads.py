@@ -18,8 +18,7 @@ HEADS: Final[tuple[Head, ...]] = ("bits", "chained_bits", "classes", "tokens")
 BIT_HEADS: Final[tuple[Head, ...]] = ("bits", "chained_bits")  # each cluster has its own loss
 
 _COST_SCALE: Final = 2.0**32  # log-probabilities are compared as integers: ties are exact
-_CHUNK: Final = 2048  # examples at a time, so that what is computed stays in the cache
-_RUN: Final = 8192  # the same of one bit
+_RUN: Final = 8192  # examples at a time, so that what is computed stays in the cache
 _GOLDEN: Final = (5**0.5 - 1) / 2
 
 
@@ -63,6 +62,29 @@ def softplus(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, eq=False)
+class Doubt:
+    """What one bit adds where some codes are none of the vocabulary, per example.
+
+    Attributes:
+        log_odds: Of being 1, clamped, ``float64[E]``.
+        side: Whether 1 is the more probable side, ``bool[E]``.
+        per_zero: One over the probability that it is 0, ``float64[E]``.
+        per_one: The same of 1; empty where the size of the vocabulary has a 0 at this bit.
+    """
+
+    log_odds: NDArray[np.float64]
+    side: NDArray[np.bool_]
+    per_zero: NDArray[np.float64]
+    per_one: NDArray[np.float64]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that they take."""
+        arrays = (self.log_odds, self.side, self.per_zero, self.per_one)
+        return sum(array.nbytes for array in arrays)
+
+
+@dataclass(frozen=True, eq=False)
 class BitTerms:
     """What one bit adds to the ``bits`` head, per example; it depends on its own cluster alone.
 
@@ -71,46 +93,58 @@ class BitTerms:
         loss: Their sum.
         right: Whether the target's side of it is the more probable, or as probable as the other.
         alike: Whether both sides are as probable, to 2**-32 nats; ``bool[E]`` as ``right``.
-        log_odds: Of being 1, clamped, ``float64[E]``; empty where the vocabulary is whole.
+        doubt: ``None`` where the vocabulary is whole.
     """
 
     losses: NDArray[np.float64]
     loss: float
     right: NDArray[np.bool_]
     alike: NDArray[np.bool_]
-    log_odds: NDArray[np.float64]
+    doubt: Doubt | None
 
     @property
     def nbytes(self) -> int:
         """The memory that they take."""
-        arrays = (self.losses, self.right, self.alike, self.log_odds)
-        return sum(array.nbytes for array in arrays)
+        own = sum(array.nbytes for array in (self.losses, self.right, self.alike))
+        return own + (self.doubt.nbytes if self.doubt else 0)
 
 
-def is_whole(n_bits: int, n_outputs: int) -> bool:
-    """Return whether every code of ``n_bits`` bits is one of the vocabulary."""
-    return n_outputs == 1 << n_bits
+def size_digit(n_bits: int, n_outputs: int, k: int) -> int | None:
+    """Return bit ``k`` of ``n_outputs``; ``None`` where all codes are of the vocabulary."""
+    return None if n_outputs == 1 << n_bits else n_outputs >> (n_bits - 1 - k) & 1
 
 
-def bit_terms(log_odds: NDArray[np.float64], is_one: NDArray[np.bool_], whole: bool) -> BitTerms:
+def bit_terms(
+    log_odds: NDArray[np.float64], is_one: NDArray[np.bool_], digit: int | None
+) -> BitTerms:
     """Return what a bit adds to the result.
 
     Args:
         log_odds: Of being 1, ``float64[E]``, clamped.
         is_one: Whether it is 1 in the target, ``bool[E]``.
-        whole: See :func:`is_whole`.
+        digit: See :func:`size_digit`.
     """
     n_examples = len(log_odds)
     losses = np.empty(n_examples)
     alike, right = np.empty(n_examples, bool), np.empty(n_examples, bool)
+    doubt = None
+    if digit is not None:
+        per_zero, per_one = np.empty(n_examples), np.empty(n_examples if digit else 0)
+        doubt = Doubt(log_odds, log_odds > 0, per_zero, per_one)
     for first in range(0, n_examples, _RUN):
         run = slice(first, first + _RUN)
         odds, one = log_odds[run], is_one[run]
-        losses[run] = softplus(np.where(one, -odds, odds))
-        alike[run] = _costs(odds) == 0
-        right[run] = alike[run] | (one == (odds > 0))
-    kept = np.zeros(0) if whole else log_odds
-    return BitTerms(losses, float(losses.sum()), right, alike, kept)
+        costs, side, size = _costs(odds), odds > 0, np.abs(odds)
+        small = np.exp(-size)
+        losses[run] = np.where(one, -odds, odds).clip(0) + np.log1p(small)
+        alike[run] = costs == 0
+        right[run] = alike[run] | (one == side)
+        if doubt is not None:
+            large = np.exp(size)
+            doubt.per_zero[run] = 1 + np.where(side, large, small)
+            if digit:
+                doubt.per_one[run] = 1 + np.where(side, small, large)
+    return BitTerms(losses, float(losses.sum()), right, alike, doubt)
 
 
 def _costs(log_odds: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -132,84 +166,98 @@ def bits_result(
         targets: ``int64[E]``, each below ``n_outputs``.
         n_outputs: The size of the vocabulary, in ``(2**(K-1), 2**K]``.
     """
-    n_examples, n_bits = len(targets), len(terms)
-    cross_entropy, hits = np.empty(n_examples), np.empty(n_examples)
-    for first in range(0, n_examples, _CHUNK):
-        run = slice(first, first + _CHUNK)
-        losses = terms[0].losses[run].copy()
+    n_examples = len(targets)
+    doubts = [term.doubt for term in terms if term.doubt is not None]
+    cross_entropy, right = np.empty(n_examples), np.empty(n_examples, bool)
+    # Where the best code of all is none of the vocabulary, or not alone, there is more to do.
+    unsure = np.zeros(n_examples, bool)
+    for first in range(0, n_examples, _RUN):
+        run = slice(first, first + _RUN)
+        losses, all_right = cross_entropy[run], right[run]
+        losses[:], all_right[:] = terms[0].losses[run], terms[0].right[run]
         for term in terms[1:]:
             losses += term.losses[run]
-        if is_whole(n_bits, n_outputs):
-            right = np.logical_and.reduce([term.right[run] for term in terms])
-            alike = np.add.reduce([term.alike[run] for term in terms], dtype=np.int32)
-            hits[run] = np.where(right, np.ldexp(1.0, -alike), 0.0)
-        else:
-            log_odds = np.stack([term.log_odds[run] for term in terms])
-            losses += np.log(_mass_below(log_odds, n_outputs))
-            right = np.logical_and.reduce([term.right[run] for term in terms])
-            alike = np.logical_or.reduce([term.alike[run] for term in terms])
-            best = np.zeros(len(losses), np.int64)  # the most probable code of all
-            for odds in log_odds:
-                best += best + (odds > 0)
-            hits[run] = right
-            # Only where it is no code of the vocabulary, or not alone, is there more to do.
-            rest = np.flatnonzero(alike | (best >= n_outputs))
-            if len(rest):
-                hits[first + rest] = _hits_below(
-                    log_odds[:, rest], targets[first + rest], n_outputs
-                )
-        cross_entropy[run] = losses
+            all_right &= term.right[run]
+        for term in terms:
+            unsure[run] |= term.alike[run]
+        if doubts:
+            losses += np.log(_mass_below(doubts, run, n_outputs))
+            unsure[run] |= _best_of_all(doubts, run) >= n_outputs
+    hits = right.astype(np.float64)
+    rest = np.flatnonzero(unsure)
+    if doubts:
+        hits[rest] = _hits_below(doubts, rest, targets[rest], n_outputs)
+    else:
+        alike = np.add.reduce([term.alike[rest] for term in terms], dtype=np.int32)
+        hits[rest] *= np.ldexp(1.0, -alike)
     cluster_losses = np.array([term.loss for term in terms]) / n_examples
     return HeadResult(float(cross_entropy.mean()), float(hits.mean()), cluster_losses)
 
 
 def _hits_below(
-    log_odds: NDArray[np.float64], targets: NDArray[np.int64], n_outputs: int
+    doubts: Sequence[Doubt], which: NDArray[np.int64], targets: NDArray[np.int64], n_outputs: int
 ) -> NDArray[np.float64]:
-    """Return how much each example counts as hit where not every code is of the vocabulary."""
-    n_bits = len(log_odds)
+    """Return how much some examples count as hit where not every code is of the vocabulary."""
+    n_bits = len(doubts)
     positions = n_bits - 1 - np.arange(n_bits)
     is_one = ((targets >> positions[:, None]) & 1).astype(bool)
-    costs = _costs(log_odds)
-    target_cost = np.where(is_one != (log_odds > 0), costs, 0).sum(axis=0)
+    costs = _costs(np.stack([doubt.log_odds[which] for doubt in doubts]))
+    side = np.stack([doubt.side[which] for doubt in doubts])
+    target_cost = np.where(is_one != side, costs, 0).sum(axis=0)
     free = np.cumsum((costs == 0)[::-1], axis=0)[::-1]  # from bit k on, how many are alike
-    least, tied = _best_below(log_odds, costs, free, n_outputs)
+    least, tied = _best_below(side, costs, free, n_outputs)
     return np.where(target_cost == least, 1 / tied, 0.0)
 
 
-def _mass_below(log_odds: NDArray[np.float64], n_outputs: int) -> NDArray[np.float64]:
-    """Return the probability that the code is below ``n_outputs``, ``float64[E]``."""
-    mass = np.zeros(log_odds.shape[1])
-    prefix = np.ones(log_odds.shape[1])  # P(the bits so far are those of n_outputs)
-    for k, odds in enumerate(log_odds):
-        if n_outputs >> (len(log_odds) - 1 - k) & 1:
-            mass += prefix / (1 + np.exp(odds))
-            prefix = prefix / (1 + np.exp(-odds))
+def _mass_below(doubts: Sequence[Doubt], run: slice, n_outputs: int) -> NDArray[np.float64]:
+    """Return the probability that the code is below ``n_outputs``, of a run of examples."""
+    mass = np.zeros(len(doubts[0].side[run]))
+    prefix = np.ones(len(mass))  # P(the bits so far are those of n_outputs)
+    for k, doubt in enumerate(doubts):
+        rest = n_outputs & ((2 << (len(doubts) - 1 - k)) - 1)
+        if not rest:
+            break  # no code that agrees so far is smaller
+        if rest >> (len(doubts) - 1 - k):
+            mass += prefix / doubt.per_zero[run]
+            prefix /= doubt.per_one[run]
         else:
-            prefix = prefix / (1 + np.exp(odds))
+            prefix /= doubt.per_zero[run]
     return mass
 
 
+def _best_of_all(doubts: Sequence[Doubt], run: slice) -> NDArray[np.int64]:
+    """Return the most probable code of a run of examples, of the vocabulary or not."""
+    codes = np.zeros(len(doubts[0].side[run]), np.int64)
+    for first in range(0, len(doubts), 8):  # a byte at a time: bytes are quick
+        some = doubts[first : first + 8]
+        octet = np.zeros(len(codes), np.uint8)
+        for doubt in some:
+            octet += octet
+            octet += doubt.side[run].view(np.uint8)
+        codes = (codes << len(some)) + octet
+    return codes
+
+
 def _best_below(
-    log_odds: NDArray[np.float64],
+    side: NDArray[np.bool_],
     costs: NDArray[np.int64],
     free: NDArray[np.int64],
     n_outputs: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the least cost of a code below ``n_outputs``, and how many codes have it."""
-    n_bits, n_examples = log_odds.shape
+    n_bits, n_examples = side.shape
     least = np.full(n_examples, np.iinfo(np.int64).max)
     tied = np.zeros(n_examples)
     prefix = np.zeros(n_examples, np.int64)  # cost of the bits so far being those of n_outputs
     for k in range(n_bits):
-        cost_of_zero = np.where(log_odds[k] > 0, costs[k], 0)
+        cost_of_zero = np.where(side[k], costs[k], 0)
         if n_outputs >> (n_bits - 1 - k) & 1:
             branch = prefix + cost_of_zero
             alike = free[k + 1] if k + 1 < n_bits else np.zeros(n_examples)
             codes = np.exp2(alike.astype(np.float64))
             tied = np.where(branch < least, codes, np.where(branch == least, tied + codes, tied))
             least = np.minimum(branch, least)
-            prefix = prefix + np.where(log_odds[k] > 0, 0, costs[k])
+            prefix = prefix + np.where(side[k], 0, costs[k])
         else:
             prefix = prefix + cost_of_zero
     return least, tied

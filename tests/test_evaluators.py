@@ -244,6 +244,32 @@ def test_a_batch_computes_each_cluster_once(cache_bytes: int | None) -> None:
     assert results[2].cross_entropy == results[0].cross_entropy
 
 
+@pytest.mark.parametrize("cache_bytes", [None, 0])
+def test_a_batch_computes_each_neuron_of_an_output_once(cache_bytes: int | None) -> None:
+    class Rows(ReferenceEvaluator):
+        def cluster_votes(
+            self, clusters: Sequence[Cluster], reading: Reading
+        ) -> list[ClusterVotes]:
+            computed.extend((c.index, tuple(row)) for c in clusters for row in c.connections)
+            return super().cluster_votes(clusters, reading)
+
+    task = make_task()
+    pool = make_genome(task, 12, [4])
+    rng = np.random.default_rng(5)
+    # Unlike clusters: what any two have in common is mostly less than half of either.
+    family = [
+        Genome.of_clusters([pool.cluster(k)[rng.integers(0, 12, 5)] for k in range(3)])
+        for _ in range(6)
+    ]
+    distinct = {(k, tuple(row)) for g in family for k in range(3) for row in g.cluster(k)}
+    computed: list[tuple[int, tuple[int, ...]]] = []
+    together = Rows(task, cache_bytes=cache_bytes).evaluate_batch(family)
+    assert len(computed) == len(distinct)
+    assert set(computed) == distinct
+    for genome, evaluation in zip(family, together, strict=True):
+        assert same(evaluation, ReferenceEvaluator(task, cache_bytes=0).evaluate(genome))
+
+
 def test_only_clusters_that_changed_are_computed_again() -> None:
     task = make_task()
     genome = make_genome(task, 3, [4])

@@ -20,9 +20,13 @@ def result_of(
     log_odds: NDArray[np.float64], targets: NDArray[np.int64], n_outputs: int
 ) -> heads.HeadResult:
     """Return the result of the ``bits`` head from the log-odds of all bits."""
-    whole = heads.is_whole(len(log_odds), n_outputs)
+    n_bits = len(log_odds)
     terms = [
-        heads.bit_terms(odds, (targets >> (len(log_odds) - 1 - k)) & 1 == 1, whole)
+        heads.bit_terms(
+            odds,
+            (targets >> (n_bits - 1 - k)) & 1 == 1,
+            heads.size_digit(n_bits, n_outputs, k),
+        )
         for k, odds in enumerate(log_odds)
     ]
     return heads.bits_result(terms, targets, n_outputs)
