@@ -1,0 +1,126 @@
+"""The Metal text of a kernel, as MLX would hand it to Apple's compiler, on a machine without Metal.
+
+``mx.fast.metal_kernel`` refuses to run where there is no Metal, but inside ``mx.export_function`` it
+only records, and ``verbose=True`` prints the text that it made: signature, body, instantiation.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+
+# MLX's own: a test replaces the attribute of the module.
+METAL_KERNEL = mx.fast.metal_kernel
+
+
+class Refused(Exception):
+    """What Metal or MLX would not take."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel: its type, its name, and the number of its buffer or ``None``."""
+
+    type: str
+    name: str
+    buffer: int | None
+
+
+@dataclass(frozen=True)
+class Text:
+    """A kernel's Metal text, and what its signature says."""
+
+    source: str
+    call: str
+    parameters: tuple[Parameter, ...]
+
+    def instantiated_by(self, lines: str) -> str:
+        """Return the text with its instantiation, which plain C++ cannot read, made ``lines``."""
+        return _INSTANTIATION.sub("\n", self.source) + lines
+
+
+_INSTANTIATION = re.compile(r"\ntemplate \[\[host_name\(.*?;\n", re.S)
+_INSTANCE = re.compile(r"decltype\((\w+<.*?>)\) ")
+_SIGNATURE = re.compile(r"\[\[kernel\]\] void (\w+)\(\n(.*?)\) \{\n", re.S)
+_PARAMETER = re.compile(r"\s*(.*?)\s*\b(\w+) \[\[(?:buffer\((\d+)\)|(\w+))\]\]\s*")
+
+
+def capture(
+    settings: Mapping[str, Any],
+    inputs: Sequence[mx.array],
+    call: Mapping[str, Any],
+) -> Text:
+    """Return the text that MLX makes for one call of a kernel.
+
+    Args:
+        settings: The arguments of ``mx.fast.metal_kernel``.
+        inputs: What the kernel is called with; the text depends on types and sizes, not on values.
+        call: The other arguments of the call: shapes and types of the outputs, ``template``.
+
+    Returns:
+        The text without MLX's own utilities, which stand in front of it on the device.
+
+    Raises:
+        Refused: If the text is not ASCII, or has no parameters that can be read.
+    """
+    kernel = METAL_KERNEL(**settings)
+
+    def traced(*arrays: mx.array) -> list[mx.array]:
+        return kernel(
+            inputs=list(arrays),
+            **{**call, "init_value": None, "verbose": True, "stream": mx.gpu},
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        printed = _printed(lambda: mx.export_function(f"{folder}/kernel", traced, *inputs))
+    source = printed.split("```\n", 1)[1].rsplit("\n```", 1)[0] + "\n"
+    if not source.isascii():
+        raise Refused("the text of a kernel must be ASCII: MLX hands it over as such")
+    return read(source)
+
+
+def read(source: str) -> Text:
+    """Return a text that MLX printed, with its signature read.
+
+    Raises:
+        Refused: If there is no signature, or a parameter cannot be read.
+    """
+    signature = _SIGNATURE.search(source)
+    if signature is None:
+        raise Refused(f"no kernel's signature in:\n{source}")
+    instance = _INSTANCE.search(source)
+    parameters = []
+    for text in signature[2].split(",\n"):
+        found = _PARAMETER.fullmatch(text)
+        if found is None:
+            raise Refused(f"not a kernel's parameter: {text.strip()}")
+        buffer = None if found[3] is None else int(found[3])
+        parameters.append(Parameter(type=found[1], name=found[2], buffer=buffer))
+    return Text(source, instance[1] if instance else signature[1], tuple(parameters))
+
+
+def _printed(function: Callable[[], object]) -> str:
+    """Return what a function writes to the process's standard output, past Python's own."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 1)
+        try:
+            function()
+        finally:
+            ctypes.CDLL(None).fflush(None)
+            os.dup2(kept, 1)
+            os.close(kept)
+        file.seek(0)
+        return file.read().decode()
