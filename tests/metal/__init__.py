@@ -1,14 +1,18 @@
-"""Runs the Metal text of a kernel on a machine without a GPU, and refuses what Metal would."""
+"""Runs the Metal text of a kernel on a machine without a GPU, and refuses what Metal would.
+
+Importing this needs ``mlx.core``; whether it can run here, ``missing`` says.
+"""
 
 from __future__ import annotations
 
-from metal.build import Refused
 from metal.build import missing
+from metal.capture import Refused
 from metal.language import complaints
 from metal.run import Fault
 from metal.shim import Launch
 from metal.shim import Shim
 from metal.shim import install
+from metal.shim import launch
 
 
-__all__ = ["Fault", "Launch", "Refused", "Shim", "complaints", "install", "missing"]
+__all__ = ["Fault", "Launch", "Refused", "Shim", "complaints", "install", "launch", "missing"]

@@ -1,11 +1,9 @@
-"""A kernel's Metal text → a program that runs it, compiled once for every text and kept on disk."""
+"""A kernel's Metal text → a program that runs it, compiled once for every text and kept."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
-import importlib.util
 import os
 import re
 import shutil
@@ -36,22 +34,26 @@ _FLAGS = (
     *("-Wno-unused-function", "-Wno-unused-variable"),
 )
 # A threadgroup variable, which must be one for all threads of a threadgroup.
-_VARIABLE = re.compile(r"\bthreadgroup\s+((?:volatile\s+)?[\w:]+)\s+(\w+)\s*((?:\[[^][;]*\]\s*)*);")
+_VARIABLE = re.compile(
+    r"\bthreadgroup\s+((?:volatile\s+)?[\w:]+)\s+(\w+)\s*((?:\[[^][;]*\]\s*)*);"
+)
 _OTHER_USE = re.compile(r"\bthreadgroup\s+(?![^;(){}=,]*[*&])[^;]*;")
 
 
-def missing() -> str | None:
-    """Return why kernels cannot be run here, or ``None`` where they can."""
+@functools.cache
+def missing(sanitizer: str | None = None) -> str | None:
+    """Return why kernels cannot be run here, or ``None`` where they can.
+
+    Args:
+        sanitizer: A key of ``SANITIZERS``: whether the compiler has it is tried.
+    """
     if sys.platform != "linux":
         return "the shim runs on Linux; on a Mac the device itself runs the kernels"
-    if importlib.util.find_spec("mlx") is None:
-        return "mlx is not installed: pip install 'mlx[cpu]'"
-    try:
-        importlib.import_module("mlx.core")
-    except ImportError as error:
-        return f"mlx has no backend here: {error}; pip install 'mlx[cpu]'"
     if compiler() is None:
         return "no C++ compiler: install g++ or clang, or name one in CXX"
+    command = [str(compiler()), "-x", "c++", *SANITIZERS[sanitizer], "-o", os.devnull, "-"]
+    if subprocess.run(command, input=b"int main() {}", capture_output=True).returncode:
+        return f"{compiler()} cannot build with the sanitizer {sanitizer}"
     return None
 
 
@@ -114,7 +116,7 @@ def preprocess(source: str) -> str:
     )
     if ran.returncode:
         raise Refused(ran.stderr)
-    return f'#include "metal_shim.h"\n#line 1 "kernel.metal"\n{ran.stdout}'
+    return f'#include "metal_shim.h"\n{ran.stdout}'
 
 
 def share_threadgroup_variables(source: str) -> str:
@@ -129,13 +131,20 @@ def share_threadgroup_variables(source: str) -> str:
 
     def shared(found: re.Match[str]) -> str:
         sizes = re.sub(r"\[(.*?)\]", r"[(\1)]", found[3])
-        return f"auto& {found[2]} = shim::threadgroup_variable<{found[1]}{sizes}, {next(numbers)}>();"
+        return (
+            f"auto& {found[2]} = shim::threadgroup_variable<{found[1]}{sizes}, {next(numbers)}>();"
+        )
 
     result = _VARIABLE.sub(shared, source)
     odd = _OTHER_USE.search(result)
     if odd:
         raise Refused(f"write `threadgroup type name[size];`, one at a time: {odd[0]}")
     return result
+
+
+def declare_threadgroup_variables(source: str) -> str:
+    """Return a text whose threadgroup variables C++ with address spaces can declare."""
+    return _VARIABLE.sub(lambda found: f"static {found[0]}", source)
 
 
 def _runtime(sanitizer: str | None) -> Path:

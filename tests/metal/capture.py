@@ -1,7 +1,7 @@
-"""The Metal text of a kernel, as MLX would hand it to Apple's compiler, on a machine without Metal.
+"""The Metal text of a kernel, as MLX would hand it to Apple's compiler, made without Metal.
 
-``mx.fast.metal_kernel`` refuses to run where there is no Metal, but inside ``mx.export_function`` it
-only records, and ``verbose=True`` prints the text that it made: signature, body, instantiation.
+``mx.fast.metal_kernel`` refuses to run where there is no Metal, but inside ``mx.export_function``
+it only records, and ``verbose=True`` prints the text: signature, body, instantiation.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def capture(
     Raises:
         Refused: If the text is not ASCII, or has no parameters that can be read.
     """
-    kernel = METAL_KERNEL(**settings)
+    kernel: Any = METAL_KERNEL(**settings)
 
-    def traced(*arrays: mx.array) -> list[mx.array]:
+    def traced(*arrays: mx.array) -> Any:
         return kernel(
             inputs=list(arrays),
             **{**call, "init_value": None, "verbose": True, "stream": mx.gpu},

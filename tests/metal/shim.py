@@ -6,6 +6,7 @@ import math
 import operator
 import os
 import time
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,13 +51,15 @@ class Launch:
     seconds: float
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Shim:
     """A device that is none: how it runs kernels, and what it has run.
 
     Attributes:
         sanitizer: ``None``, ``"address"`` (also undefined behaviour) or ``"thread"``.
         schedules: How many orders of threads and threadgroups each launch is run in.
+        seed: The number of the first order; 0 is the plain one.
+        any_order: Names of outputs that may depend on the order.
         full_blocks: As on CUDA, the last threadgroups are whole, past the edge of the grid.
         checked: Whether texts are also read as Metal (needs libclang).
         launches: What was run.
@@ -64,6 +67,8 @@ class Shim:
 
     sanitizer: str | None = None
     schedules: int = 2
+    seed: int = 0
+    any_order: frozenset[str] = frozenset()
     full_blocks: bool = False
     checked: bool = True
     launches: list[Launch] = field(default_factory=list)
@@ -152,7 +157,7 @@ class ShimKernel:
         for shape in output_shapes:
             if math.prod(shape) == 0:
                 raise Refused("an output without elements: do not launch")
-        call = {
+        call: dict[str, Any] = {
             "output_shapes": [tuple(shape) for shape in output_shapes],
             "output_dtypes": list(output_dtypes),
             "grid": tuple(grid),
@@ -166,6 +171,7 @@ class ShimKernel:
             np.empty(shape, _numpy(dtype))
             for shape, dtype in zip(call["output_shapes"], call["output_dtypes"], strict=True)
         ]
+        any_order = self.shim.any_order
         started = time.perf_counter()
         results = run(
             build.build(text, self.shim.sanitizer),
@@ -173,7 +179,8 @@ class ShimKernel:
             self._buffers(text, arrays),
             outputs,
             init_value,
-            range(self.shim.schedules),
+            range(self.shim.seed, self.shim.seed + self.shim.schedules),
+            [k for k, name in enumerate(self.settings["output_names"]) if name in any_order],
         )
         self.shim.launches.append(
             Launch(
@@ -190,7 +197,7 @@ class ShimKernel:
         """Return what the kernel reads, in the order of its parameters."""
         named: dict[str, Array] = {}
         for name, array in zip(self.settings["input_names"], inputs, strict=True):
-            values = np.array(array)
+            values = np.array(array, order="C")
             if not self.settings["ensure_row_contiguous"]:
                 seen = np.array(array, copy=False)
                 if not seen.flags.c_contiguous:
@@ -212,6 +219,8 @@ def install(
     *,
     sanitizer: str | None = None,
     schedules: int = 2,
+    seed: int = 0,
+    any_order: Collection[str] = (),
     full_blocks: bool = False,
     checked: bool = True,
 ) -> Shim:
@@ -220,13 +229,17 @@ def install(
     Args:
         monkeypatch: Undoes it.
         sanitizer: See ``Shim``; if ``None``, the environment variable ``METAL_SANITIZER`` says.
-        schedules: See ``Shim``.
-        full_blocks: See ``Shim``.
-        checked: See ``Shim``.
+        schedules: See ``Shim``, and for all that follow.
+        seed: The first order.
+        any_order: Outputs that may depend on it.
+        full_blocks: Whether threadgroups are whole at the grid's edge.
+        checked: Whether texts are read as Metal.
     """
     shim = Shim(
         sanitizer=sanitizer or os.environ.get("METAL_SANITIZER") or None,
         schedules=schedules,
+        seed=seed,
+        any_order=frozenset(any_order),
         full_blocks=full_blocks,
         checked=checked,
     )
@@ -237,6 +250,44 @@ def install(
     monkeypatch.setattr(mx, "is_available", lambda device: True)
     monkeypatch.setattr(mx, "device_info", lambda device=None: dict(DEVICE))
     return shim
+
+
+def launch(
+    source: str,
+    inputs: Mapping[str, Any],
+    outputs: Sequence[tuple[str, tuple[int, ...], mx.Dtype]],
+    grid: tuple[int, int, int],
+    threadgroup: tuple[int, int, int] = (32, 1, 1),
+    header: str = "",
+    **others: Any,
+) -> list[Array]:
+    """Run a kernel's body once and return its outputs.
+
+    Args:
+        source: The body.
+        inputs: The arrays by their names.
+        outputs: Name, shape and type of each.
+        grid: Threads.
+        threadgroup: Threads of a threadgroup.
+        header: What stands in front of the kernel.
+        others: More keywords of the call, as ``template`` and ``init_value``.
+    """
+    kernel: Any = mx.fast.metal_kernel(
+        name="test",
+        input_names=list(inputs),
+        output_names=[name for name, _, _ in outputs],
+        source=source,
+        header=header,
+    )
+    results = kernel(
+        inputs=list(inputs.values()),
+        output_shapes=[shape for _, shape, _ in outputs],
+        output_dtypes=[dtype for _, _, dtype in outputs],
+        grid=grid,
+        threadgroup=threadgroup,
+        **others,
+    )
+    return [np.array(result) for result in results]
 
 
 def _three(sizes: Sequence[int]) -> tuple[int, int, int]:

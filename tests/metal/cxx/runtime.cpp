@@ -50,10 +50,12 @@ const size_t STACK = 256 << 10;
 const size_t THREADGROUP_MEMORY = 32768;  // bytes, on every Apple GPU
 const unsigned NO_ORDER = 1;              // __tsan_switch_to_fiber: the switch synchronises nothing
 
-// Where threads meet: a threadgroup, or a SIMD-group of it.
+// Where threads meet: a threadgroup, or a SIMD-group of it. The rounds take turns with two edges: a thread that
+// leaves late must not acquire what another did after this round, on its way to the next.
 struct Meeting {
   uint members, waiting, round;
   int line;
+  char edges[2];
 };
 struct Thread {
   ucontext_t context;
@@ -126,15 +128,16 @@ void meet(Meeting& place, bool orders_memory, int line) {
   if (place.waiting && place.line != line) fault("threads wait at different barriers (divergent)");
   place.line = line;
   progress = true;
-  if (orders_memory) __tsan_release(&place);
   const uint round = place.round;
+  char* edge = &place.edges[round % 2];
+  if (orders_memory) __tsan_release(edge);
   if (++place.waiting == place.members) {
     place.waiting = 0;
     place.round++;
   } else {
     while (place.round == round) pause_thread();
   }
-  if (orders_memory) __tsan_acquire(&place);
+  if (orders_memory) __tsan_acquire(edge);
 }
 
 Meeting& my_simdgroup() { return simdgroups[current / 32]; }
@@ -167,9 +170,9 @@ void run_threadgroup(uint3 group, uint3 groups, uint3 grid, uint3 size, bool ful
   const uint count = here.x * here.y * here.z, simds = (count + 31) / 32;
   threads.resize(count);
   shared_bits.assign(count, 0);
-  everyone = Meeting{count, 0, 0, 0};
+  everyone = Meeting{count, 0, 0, 0, {}};
   simdgroups.resize(simds);
-  for (uint i = 0; i < simds; i++) simdgroups[i] = Meeting{std::min(32u, count - 32 * i), 0, 0, 0};
+  for (uint i = 0; i < simds; i++) simdgroups[i] = Meeting{std::min(32u, count - 32 * i), 0, 0, 0, {}};
   allot_threadgroup_memory();
   __tsan_release(&starting);
   for (uint i = 0; i < count; i++) {
