@@ -51,9 +51,10 @@ def missing(sanitizer: str | None = None) -> str | None:
         return "the shim runs on Linux; on a Mac the device itself runs the kernels"
     if compiler() is None:
         return "no C++ compiler: install g++ or clang, or name one in CXX"
-    command = [str(compiler()), "-x", "c++", *SANITIZERS[sanitizer], "-o", os.devnull, "-"]
-    if subprocess.run(command, input=b"int main() {}", capture_output=True).returncode:
-        return f"{compiler()} cannot build with the sanitizer {sanitizer}"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [str(compiler()), "-x", "c++", *SANITIZERS[sanitizer], "-o", f"{folder}/a", "-"]
+        if subprocess.run(command, input=b"int main() {}", capture_output=True).returncode:
+            return f"{compiler()} cannot build with the sanitizer {sanitizer}"
     return None
 
 
