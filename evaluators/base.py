@@ -33,7 +33,9 @@ from optuna_wnn.evaluators.readings import part_reading
 from optuna_wnn.evaluators.readings import temperature_reading
 from optuna_wnn.evaluators.refine import Climb
 from optuna_wnn.evaluators.refine import climb
+from optuna_wnn.evaluators.tokens import BlockTerms
 from optuna_wnn.evaluators.tokens import TokenPositives
+from optuna_wnn.evaluators.tokens import blocks_of_votes
 from optuna_wnn.evaluators.tokens import check_tokens
 from optuna_wnn.evaluators.tokens import tokens_result
 from optuna_wnn.evaluators.votes import Cluster
@@ -244,6 +246,21 @@ class Evaluator(ABC):
         """
         return plain_query_votes(self, cluster, reading, queries)
 
+    def token_blocks(
+        self, genome: Genome, reading: Reading, temperature: float
+    ) -> Callable[[int], BlockTerms]:
+        """Return what computes a block of the ``tokens`` head; backends may do it faster.
+
+        Args:
+            genome: Its neurons in the order of their hashes within each cluster.
+            reading: Which examples write the memory and which are read.
+            temperature: What outputs are divided by.
+
+        Returns:
+            A function of a block's first cluster; threads may call it side by side.
+        """
+        return blocks_of_votes(self, genome, reading, temperature)
+
     def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         """Do what :meth:`cluster_votes` does, in the thread that asks."""
         return self.cluster_votes(clusters, reading)
@@ -304,7 +321,7 @@ class Evaluator(ABC):
 
     def _flags(self, name: str, targets: NDArray[np.int64], cluster: int) -> NDArray[np.uint8]:
         if self.task.head == "tokens":  # too many clusters to look at every example for each
-            return self._token_positives(name, targets)[cluster]
+            return self.positives_by_token(name, targets)[cluster]
         key = ("positives", name, cluster)
         flags: NDArray[np.uint8] | None = self._known_flags.get(key)
         if flags is None:
@@ -318,20 +335,11 @@ class Evaluator(ABC):
             self._n_positives[key] = int(np.count_nonzero(self.positives(reading, cluster)))
         return self._n_positives[key]
 
-    def _token_positives(self, name: str, targets: NDArray[np.int64]) -> TokenPositives:
+    def positives_by_token(self, name: str, targets: NDArray[np.int64]) -> TokenPositives:
+        """Return which examples of a part have which target, given all targets; kept."""
         if name not in self._by_token:
             self._by_token[name] = TokenPositives(targets, self.task.n_clusters)
         return self._by_token[name]
-
-    def token_examples(self, name: str, token: int, most: int) -> NDArray[np.int64]:
-        """Return which of the first ``most`` examples of a part have a token, ascending."""
-        part = (
-            self.task.train
-            if name == "train"
-            else part_reading(self.task, self.memory, name).examples
-        )
-        examples = self._token_positives(name, part.targets).examples(token)
-        return examples[: np.searchsorted(examples, most)]
 
     def trained_on(self, reading: Reading, cluster: int) -> NDArray[np.int64] | None:
         """Return the examples that write the memory of ``cluster``, ascending; ``None`` if all.
@@ -346,7 +354,7 @@ class Evaluator(ABC):
         start = mix64(np.array([self.memory.sample_seed % 2**64], np.uint64))
         numbers = np.arange(cluster * negatives, (cluster + 1) * negatives, dtype=np.uint64)
         drawn = (mix64(start + numbers) % np.uint64(reading.n_trained)).astype(np.int64)
-        by_token = self._token_positives("train", self.task.train.targets)
+        by_token = self.positives_by_token("train", self.task.train.targets)
         positive = by_token.examples(cluster)
         return np.union1d(drawn, positive[positive < reading.n_trained])
 

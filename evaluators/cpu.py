@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 from typing import Any
 from typing import ClassVar
@@ -24,16 +25,17 @@ from optuna_wnn.evaluators.general import general_votes
 from optuna_wnn.evaluators.jit import HAS_PEXT
 from optuna_wnn.evaluators.queries import left_out_runs
 from optuna_wnn.evaluators.queries import query_sums
-from optuna_wnn.evaluators.rare import RARE_BITS
-from optuna_wnn.evaluators.rare import rare_count_votes
 from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.recount import Planes
 from optuna_wnn.evaluators.refine import Climb
 from optuna_wnn.evaluators.refine_cpu import MOST_REFINED
 from optuna_wnn.evaluators.refine_cpu import Refiner
 from optuna_wnn.evaluators.refine_cpu import make_planes
+from optuna_wnn.evaluators.token_blocks import TokenBlocks
+from optuna_wnn.evaluators.tokens import BlockTerms
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
+from optuna_wnn.genome import Genome
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.tasks.base import Task
 
@@ -101,6 +103,11 @@ class CpuEvaluator(Evaluator):
         sums: NDArray[np.int64] = np.add.reduce(parts)
         return sums
 
+    def token_blocks(
+        self, genome: Genome, reading: Reading, temperature: float
+    ) -> Callable[[int], BlockTerms]:
+        return partial(TokenBlocks(self, reading).terms, genome, temperature)
+
     def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         kernel = _Kernel(self, reading)
         return [kernel(0, cluster, slice(None)) for cluster in clusters]
@@ -160,7 +167,6 @@ class _Kernel:
             and not self.threshold
             and self.train.shape[1] == 1
         )
-        self.rare = cells.counting and evaluator.task.head == "tokens"
 
     def query(self, cluster: Cluster, part: slice, queries: Queries) -> NDArray[np.int64]:
         """Return what some neurons of a cluster vote on queries, summed, ``int64[Q]``."""
@@ -220,15 +226,6 @@ class _Kernel:
                 sums,
                 scores,
             )
-            return ClusterVotes(sums, scores)
-        if self.rare and n_bits <= RARE_BITS and trained_on is None:
-            rare_count_votes(
-                connections, inputs[:, 0],
-                evaluator.token_examples("train", cluster.index, reading.n_trained),
-                self.read[:, 0],
-                evaluator.token_examples(reading.name, cluster.index, len(reading.examples)),
-                self.kind, cells.votes, cells.table, self.n_levels, sums, scores,
-            )  # fmt: skip
             return ClusterVotes(sums, scores)
         train, read = inputs[:, 0], self.read[:, 0]
         if cells.counting:

@@ -8,8 +8,10 @@ neither on threads nor on what was known before.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 
 BLOCK: Final = 64  # clusters whose softmax is one part
-_CHUNK: Final = 1024  # examples at a time, so that what is computed stays in the cache
+RUN: Final = 1024  # examples at a time, so that what is computed stays in the cache
 _AT_ONCE: Final = 32  # blocks per thread between two looks at the results
 
 
@@ -62,7 +64,7 @@ class TokenPositives:
     """
 
     def __init__(self, targets: NDArray[np.int64], n_clusters: int) -> None:
-        self._n_examples = len(targets)
+        self._targets = targets
         self._order = np.argsort(targets, kind="stable")
         counts = np.bincount(targets, minlength=n_clusters)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
@@ -71,9 +73,19 @@ class TokenPositives:
         """Return the examples of a token, ascending."""
         return self._order[self._starts[cluster] : self._starts[cluster + 1]]
 
+    def of_each(self, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the examples of tokens, one token after the other, and where each's begin."""
+        starts = self._starts[first : last + 1]
+        return self._order[starts[0] : starts[-1]], starts - starts[0]
+
+    def among(self, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the examples of tokens, ascending, and each one's token from ``first`` on."""
+        examples = np.sort(self.of_each(first, last)[0])
+        return examples, self._targets[examples] - first
+
     def __getitem__(self, cluster: int) -> NDArray[np.uint8]:
         """Return for every example whether it is one of them, ``uint8[E]``."""
-        flags = np.zeros(self._n_examples, np.uint8)
+        flags = np.zeros(len(self._targets), np.uint8)
         flags[self.examples(cluster)] = 1
         return flags
 
@@ -124,8 +136,8 @@ def block_terms(
     n_examples = len(targets)
     top, mass = np.empty(n_examples), np.empty(n_examples)
     tied, of_target = np.empty(n_examples, np.int32), []
-    for start in range(0, n_examples, _CHUNK):
-        run = slice(start, start + _CHUNK)
+    for start in range(0, n_examples, RUN):
+        run = slice(start, start + RUN)
         outputs = cells.outputs(np.stack([v.sums[run] for v in votes]), neurons)
         place = targets[run] - first
         mine = np.flatnonzero((place >= 0) & (place < len(votes)))
@@ -144,28 +156,37 @@ class Softmax:
 
     Args:
         targets: Of the examples read, ``int64[E]``.
+        positives: The same by token.
         temperature: What outputs are divided by.
     """
 
-    def __init__(self, targets: NDArray[np.int64], temperature: float) -> None:
-        self._targets = targets
+    def __init__(
+        self, targets: NDArray[np.int64], positives: TokenPositives, temperature: float
+    ) -> None:
+        n_examples = len(targets)
+        self._positives = positives
         self._sharpness = 1 / temperature
-        self._top = np.full(len(targets), -np.inf)
-        self._mass = np.zeros(len(targets))
-        self._tied = np.zeros(len(targets), np.int64)
-        self._of_target = np.full(len(targets), -np.inf)
+        self._top = np.full(n_examples, -np.inf)
+        self._mass = np.zeros(n_examples)
+        self._tied = np.zeros(n_examples, np.int64)
+        self._of_target = np.full(n_examples, -np.inf)
 
-    def add(self, terms: BlockTerms, first: int, n_clusters: int) -> None:
-        """Add the clusters from ``first`` on."""
-        top = np.maximum(self._top, terms.top)
-        before = np.exp((self._top - top) * self._sharpness)
-        added = np.exp((terms.top - top) * self._sharpness)
-        self._mass = self._mass * before + terms.mass * added
-        self._tied = np.where(self._top == top, self._tied, 0)
-        self._tied += np.where(terms.top == top, terms.tied, 0)
-        self._top = top
-        mine = (self._targets >= first) & (self._targets < first + n_clusters)
-        self._of_target[mine] = terms.of_target
+    def add_targets(self, terms: BlockTerms, first: int, last: int) -> None:
+        """Add what the clusters from ``first`` to ``last`` put out where they are the target."""
+        self._of_target[self._positives.among(first, last)[0]] = terms.of_target
+
+    def add_all(self, blocks: Sequence[BlockTerms], run: slice) -> None:
+        """Add blocks that follow those before, of some examples; others may go beside."""
+        top, mass, tied = self._top[run], self._mass[run], self._tied[run]
+        for terms in blocks:
+            higher = np.maximum(top, terms.top[run])
+            before = np.exp((top - higher) * self._sharpness)
+            added = np.exp((terms.top[run] - higher) * self._sharpness)
+            mass = mass * before + terms.mass[run] * added
+            tied = np.where(top == higher, tied, 0)
+            tied += np.where(terms.top[run] == higher, terms.tied[run], 0)
+            top = higher
+        self._top[run], self._mass[run], self._tied[run] = top, mass, tied
 
     def result(self) -> HeadResult:
         """Return cross-entropy and accuracy."""
@@ -185,11 +206,17 @@ def tokens_result(
     order = np.lexsort((genome.neuron_hashes, genome.neuron_cluster))
     genome, given = genome.reordered(order), genome
     targets = reading.examples.targets
-    softmax = Softmax(targets, temperature)
+    positives = evaluator.positives_by_token(reading.name, targets)
+    softmax = Softmax(targets, positives, temperature)
+    size = -(-len(targets) // evaluator.threads // RUN) * RUN
+    runs = [slice(start, start + size) for start in range(0, len(targets), size)]
     scores = []
-    for first, terms in _all_terms(evaluator, genome, reading, temperature):
-        softmax.add(terms, first, min(BLOCK, genome.n_clusters - first))
-        scores.append(terms.scores)
+    for first, wave in _waves(evaluator, genome, reading, temperature):
+        for i, terms in enumerate(wave):
+            start = first + i * BLOCK
+            softmax.add_targets(terms, start, min(start + BLOCK, genome.n_clusters))
+            scores.append(terms.scores)
+        evaluator.in_threads(softmax.add_all, [(wave, run) for run in runs], Event())
     n_positive = np.bincount(targets, minlength=genome.n_clusters)
     n_positive = n_positive[genome.neuron_cluster]
     negative, positive = evaluator.cells.ranking_votes(np.concatenate(scores)).T
@@ -201,22 +228,13 @@ def tokens_result(
     return softmax.result(), places.astype(np.int64)
 
 
-def _all_terms(
+def _waves(
     evaluator: Evaluator, genome: Genome, reading: Reading, temperature: float
-) -> Iterator[tuple[int, BlockTerms]]:
-    """Yield every block's first cluster and its terms."""
+) -> Iterator[tuple[int, list[BlockTerms]]]:
+    """Yield some consecutive blocks at a time: their first cluster and their terms."""
     starts = range(0, genome.n_clusters, BLOCK)
     step = evaluator.threads * _AT_ONCE
-
-    def compute(first: int) -> BlockTerms:
-        clusters = [
-            _cluster(genome, k) for k in range(first, min(first + BLOCK, genome.n_clusters))
-        ]
-        votes = evaluator.votes_here(clusters, reading)
-        neurons = genome.neurons[first : first + BLOCK]
-        targets = reading.examples.targets
-        return block_terms(votes, evaluator.cells, neurons, first, targets, temperature)
-
+    compute = evaluator.token_blocks(genome, reading, temperature)
     for wave in range(0, len(starts), step):
         firsts = starts[wave : wave + step]
         keys = {first: _key(genome, first, reading, temperature) for first in firsts}
@@ -226,10 +244,22 @@ def _all_terms(
         for first, new in zip(missing, computed, strict=True):
             known[first] = new
             evaluator.cache.put(keys[first], new)
-        for first in firsts:
-            terms = known.pop(first)
-            assert terms is not None
-            yield first, terms
+        yield firsts[0], [terms for terms in known.values() if terms is not None]
+
+
+def blocks_of_votes(
+    evaluator: Evaluator, genome: Genome, reading: Reading, temperature: float
+) -> Callable[[int], BlockTerms]:
+    """Return what computes the block that begins with a cluster, from votes of whole clusters."""
+
+    def compute(first: int) -> BlockTerms:
+        last = min(first + BLOCK, genome.n_clusters)
+        clusters = [token_cluster(genome, k) for k in range(first, last)]
+        votes = evaluator.votes_here(clusters, reading)
+        neurons, targets = genome.neurons[first:last], reading.examples.targets
+        return block_terms(votes, evaluator.cells, neurons, first, targets, temperature)
+
+    return compute
 
 
 def _key(genome: Genome, first: int, reading: Reading, temperature: float) -> Hashable:
@@ -246,7 +276,7 @@ def _key(genome: Genome, first: int, reading: Reading, temperature: float) -> Ha
     return "tokens", reading.name, first, temperature, digest.digest()
 
 
-def _cluster(genome: Genome, k: int) -> Cluster:
+def token_cluster(genome: Genome, k: int) -> Cluster:
     """Return a cluster whose neurons are in the order of their hashes already."""
     first, last = genome.cluster_starts[k], genome.cluster_starts[k + 1]
     order = np.arange(last - first)

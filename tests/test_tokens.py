@@ -19,7 +19,9 @@ from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.evaluators.cpu import CpuEvaluator
 from optuna_wnn.evaluators.readings import part_reading
 from optuna_wnn.evaluators.reference import ReferenceEvaluator
+from optuna_wnn.evaluators.token_blocks import NARROW_BITS
 from optuna_wnn.evaluators.tokens import BLOCK
+from optuna_wnn.evaluators.tokens import RUN
 from optuna_wnn.evaluators.votes import clusters_of
 from optuna_wnn.genome import Genome
 from optuna_wnn.memory import MemorySettings
@@ -69,6 +71,26 @@ def test_backends_agree_and_equal_brute_force(
         assert found.cross_entropy == right.cross_entropy
         assert found.accuracy == right.accuracy
         assert np.array_equal(found.neuron_order, right.neuron_order)
+
+
+@pytest.mark.parametrize("kind", [MEMORIES[1], MEMORIES[3], MEMORIES[4], MEMORIES[6]])
+@pytest.mark.parametrize("negatives", [None, 20])
+def test_narrow_and_wide_clusters_go_together_over_many_examples(
+    kind: dict[str, Any], negatives: int | None
+) -> None:
+    task = make_task("tokens", n_outputs=BLOCK + 3, sizes=(400, 2 * RUN + 1, 5))
+    rng = np.random.default_rng(1)
+    widths = rng.integers(1, 2 * NARROW_BITS, task.n_clusters).clip(1, task.n_inputs)
+    genome = Genome.of_clusters(
+        np.array([rng.permutation(task.n_inputs)[:width] for _ in range(rng.integers(1, 7))])
+        for width in widths
+    )
+    memory = MemorySettings(**kind, negatives=negatives)
+    right = ReferenceEvaluator(task, memory).evaluate(genome)
+    found = CpuEvaluator(task, memory, threads=2).evaluate(genome)
+    assert found.cross_entropy == right.cross_entropy
+    assert found.accuracy == right.accuracy
+    assert np.array_equal(found.neuron_order, right.neuron_order)
 
 
 @pytest.mark.parametrize("fitness_on", ["leave_one_out", "leave_block_out"])
