@@ -99,6 +99,7 @@ class Evaluator(ABC):
             process may use.
         cache_bytes: Most bytes of votes that are kept for clusters that come again; ``None``
             takes a sixteenth of the machine's memory, 0 keeps nothing.
+        device_bytes: Most bytes of a GPU's memory that are used; only the ``mlx`` backend does.
 
     Raises:
         InputError: If the head is not one that these evaluators know, or a number is too low.
@@ -113,6 +114,7 @@ class Evaluator(ABC):
         *,
         threads: int | None = None,
         cache_bytes: int | None = None,
+        device_bytes: int | None = None,
     ) -> None:
         if task.head not in heads.HEADS:
             raise InputError(
@@ -132,6 +134,8 @@ class Evaluator(ABC):
             raise InputError(f"evaluator.threads: {threads} is below 1; give at least 1")
         if cache_bytes is not None and cache_bytes < 0:
             raise InputError(f"evaluator.cache_bytes: {cache_bytes} is below 0; 0 keeps nothing")
+        if device_bytes is not None and device_bytes < 1:
+            raise InputError(f"evaluator.device_bytes: {device_bytes} is below 1; leave it out")
         self.threads = threads if threads is not None else usable_processors()
         self.cells = make_cells(self.memory, task.head, task.n_outputs, len(task.train))
         self.cache = VoteCache(cache_bytes)
@@ -139,6 +143,11 @@ class Evaluator(ABC):
         self._known_flags = VoteCache(_FLAGS_BYTES)
         self._n_positives: dict[tuple[str, int], int] = {}
         self._by_token: dict[str, TokenPositives] = {}
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Return what this backend lacks to run on this machine, or ``None``."""
+        return None
 
     @abstractmethod
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:

@@ -61,8 +61,11 @@ class CpuEvaluator(Evaluator):
         *,
         threads: int | None = None,
         cache_bytes: int | None = None,
+        device_bytes: int | None = None,
     ) -> None:
-        super().__init__(task, memory, threads=threads, cache_bytes=cache_bytes)
+        super().__init__(
+            task, memory, threads=threads, cache_bytes=cache_bytes, device_bytes=device_bytes
+        )
         self._planes: dict[str, Planes] = {}
         self._by_word: dict[tuple[str, int], NDArray[np.uint64]] = {}
 

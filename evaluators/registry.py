@@ -13,6 +13,7 @@ from optuna_wnn.tasks.base import Task
 
 # Name -> module and class, fastest first. A new backend is one more line.
 BACKENDS: Final[dict[str, tuple[str, str]]] = {
+    "mlx": ("optuna_wnn.evaluators.mlx", "MlxEvaluator"),
     "cpu": ("optuna_wnn.evaluators.cpu", "CpuEvaluator"),
     "reference": ("optuna_wnn.evaluators.reference", "ReferenceEvaluator"),
 }
@@ -25,7 +26,8 @@ def _backend(name: str) -> type[Evaluator] | str:
         backend: type[Evaluator] = getattr(import_module(module), attribute)
     except ImportError as error:  # a library that it needs is missing, or finds no device
         return str(error)
-    return backend
+    missing = backend.missing()
+    return backend if missing is None else missing
 
 
 def create_evaluator(

@@ -1,0 +1,402 @@
+"""What a GPU launch holds: how clusters are shared out among launches, and laid out in each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators.cells import Cells
+from optuna_wnn.evaluators.gpu_kernels import CLUSTER
+from optuna_wnn.evaluators.gpu_kernels import LANES
+from optuna_wnn.evaluators.gpu_kernels import NEURON
+from optuna_wnn.evaluators.gpu_kernels import READ_CHUNK
+from optuna_wnn.evaluators.gpu_kernels import THREADS
+from optuna_wnn.evaluators.gpu_kernels import WRITE_CHUNK
+from optuna_wnn.evaluators.readings import Reading
+
+
+Words = NDArray[np.uint32]
+
+DENSE_BITS: Final = 22  # up to here a neuron's table has a cell per address
+LEAST_ELEMENTS: Final = 8  # MLX moves smaller arrays to another address space
+
+_MOST_ELEMENTS: Final = 2**31 - 1  # of one array, and threads of one launch: MLX counts in int
+_MOST_PAIRS: Final = 1 << 30  # (neuron, example): Apple's watchdog stops what takes seconds
+_SLOTS_PER_EXAMPLE: Final = 2
+_FEWEST_SLOTS: Final = 16
+_SCORE_WORDS: Final = 8
+
+
+class Cost(NamedTuple):
+    """What a launch takes, or may take at most.
+
+    Attributes:
+        bytes: Of the GPU's memory.
+        cells: Elements of the array of cells.
+        slots: Elements of the array of slots.
+        sums: Elements of the array of sums.
+        pairs: Of a neuron and an example.
+        write_threads: Of the kernel that writes.
+        read_threads: Of the kernel that reads.
+    """
+
+    bytes: int
+    cells: int
+    slots: int
+    sums: int
+    pairs: int
+    write_threads: int
+    read_threads: int
+
+
+def most(memory: int, buffer: int | None = None, cell_bytes: int = 4) -> Cost:
+    """Return what a launch may take.
+
+    Args:
+        memory: Bytes of the GPU's memory that it may take.
+        buffer: Most bytes of one array, if there is such a limit.
+        cell_bytes: Of an element of the array of cells.
+    """
+    cells = words = _MOST_ELEMENTS
+    if buffer is not None:
+        cells, words = min(cells, buffer // cell_bytes), min(words, buffer // 4)
+    return Cost(memory, cells, words, words, _MOST_PAIRS, _MOST_ELEMENTS, _MOST_ELEMENTS)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The examples that one launch reads, and what is left out of the memory they read.
+
+    Attributes:
+        first: The first of them, among those of the reading.
+        size: How many there are.
+        offset: Where the reading's first example stands among the inputs that are read.
+        blocks: As in :class:`Reading`, of these examples only; ``None`` if nothing is left out
+            or each example is left out of its own memory.
+        leaves_one: Whether each example is.
+    """
+
+    first: int
+    size: int
+    offset: int
+    blocks: NDArray[np.int64] | None
+    leaves_one: bool
+
+    @property
+    def n_tables(self) -> int:
+        """Tables per neuron: one of all examples, and one of each block."""
+        return 1 if self.blocks is None else len(self.blocks)
+
+    def own_block(self) -> Words:
+        """Return the block of every example, ``uint32[size]``, or nothing without blocks."""
+        if self.blocks is None:
+            return np.zeros(0, np.uint32)
+        numbers = np.arange(len(self.blocks) - 1, dtype=np.uint32)
+        return np.repeat(numbers, np.diff(self.blocks))
+
+
+def turns_of(reading: Reading, tables: int) -> Iterator[Turn]:
+    """Yield what is read together.
+
+    Args:
+        reading: What is read.
+        tables: Most tables per neuron at a time; 2 or more where blocks are left out.
+    """
+    blocks = reading.blocks
+    if blocks is None:
+        yield Turn(0, len(reading.examples), 0, None, False)
+        return
+    offset, n_blocks = int(blocks[0]), len(blocks) - 1
+    if int(blocks[-1]) - offset == n_blocks:
+        yield Turn(0, n_blocks, offset, None, True)
+        return
+    step = max(1, tables - 1)
+    for start in range(0, n_blocks, step):
+        some = blocks[start : start + step + 1]
+        first, last = int(some[0]), int(some[-1])
+        yield Turn(first - offset, last - first, offset, some, False)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a neuron.
+
+    Attributes:
+        size: Its cells.
+        slots: Where addresses are looked up, a power of two; 0 if cells stand by address.
+    """
+
+    size: int
+    slots: int
+
+
+def table_of(n_bits: int, n_written: int, dense_bits: int = DENSE_BITS) -> Table:
+    """Return the table of a neuron with ``n_bits`` inputs that learns ``n_written`` examples."""
+    if n_bits <= dense_bits:
+        return Table(1 << n_bits, 0)
+    slots = _FEWEST_SLOTS
+    while slots < _SLOTS_PER_EXAMPLE * n_written:
+        slots *= 2
+    return Table(slots, slots)
+
+
+@dataclass(frozen=True, eq=False)
+class Wiring:
+    """One cluster, or some of its neurons, as launches see it.
+
+    Attributes:
+        connections: Ascending in each row, ``int32[n, bits]``.
+        keys: What the draws of each neuron's sample start from, ``uint64[n]``.
+        flags: The row of flags that says which examples are positive ones.
+        chosen: The examples that it learns; ``None`` if all of them.
+    """
+
+    connections: NDArray[np.int32]
+    keys: NDArray[np.uint64]
+    flags: int
+    chosen: Words | None
+
+    def part(self, first: int, last: int) -> Wiring:
+        """Return the same of the neurons ``first`` to ``last``."""
+        return Wiring(
+            self.connections[first:last], self.keys[first:last], self.flags, self.chosen
+        )
+
+
+class Part(NamedTuple):
+    """Neurons ``first`` to ``last`` of the cluster that was given at ``place``."""
+
+    place: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all clusters of a call have in common.
+
+    Attributes:
+        cells: How cells are written and vote.
+        n_written: How many examples write the memory, at most.
+        turn: What is read.
+        dense_bits: Up to how many bits a neuron has a cell per address.
+    """
+
+    cells: Cells
+    n_written: int
+    turn: Turn
+    dense_bits: int = DENSE_BITS
+
+    @property
+    def cell_words(self) -> int:
+        """Elements per cell: two counts, or a state."""
+        return 2 if self.cells.counting else 1
+
+    @property
+    def cell_bytes(self) -> int:
+        """Bytes of such an element."""
+        return 4 if self.cells.counting else 1
+
+    @property
+    def n_sums(self) -> int:
+        """Sums per cluster and example: of votes, and of weights where there are such."""
+        return 2 if self.cells.packed else 1
+
+    @property
+    def write_chunks(self) -> int:
+        """Threadgroups that write the memory of a neuron."""
+        return max(1, -(-self.n_written // WRITE_CHUNK)) if self.cells.counting else 1
+
+    @property
+    def read_chunks(self) -> int:
+        """Threadgroups that read with a cluster."""
+        return -(-self.turn.size // READ_CHUNK)
+
+    def table(self, wiring: Wiring) -> Table:
+        """Return the table of a neuron of a cluster."""
+        return table_of(wiring.connections.shape[1], self.n_written, self.dense_bits)
+
+    def of_neuron(self, wiring: Wiring) -> Cost:
+        """Return what each neuron of a cluster adds to a launch."""
+        table = self.table(wiring)
+        cells = table.size * self.turn.n_tables * self.cell_words
+        words = table.slots + _SCORE_WORDS + len(NEURON) + 2 * wiring.connections.shape[1]
+        return Cost(
+            bytes=cells * self.cell_bytes + 4 * words,
+            cells=cells,
+            slots=table.slots,
+            sums=0,
+            pairs=self.n_written + self.turn.size,
+            write_threads=THREADS * self.write_chunks if self.cells.counting else LANES,
+            read_threads=0,
+        )
+
+    def of_part(self, wiring: Wiring) -> Cost:
+        """Return what a cluster adds, besides its neurons."""
+        sums = self.turn.size * self.n_sums
+        chosen = 0 if wiring.chosen is None else len(wiring.chosen)
+        words = sums + chosen + len(CLUSTER)
+        return Cost(4 * words, 0, 0, sums, 0, 0, THREADS * self.read_chunks)
+
+
+def plan_launches(work: Work, clusters: Sequence[Wiring], limit: Cost) -> list[list[Part]]:
+    """Return the clusters, shared out among as few launches as their order allows.
+
+    Args:
+        work: What all have in common.
+        clusters: What is to be computed.
+        limit: What a launch may take.
+
+    Raises:
+        InputError: If a single neuron takes more.
+    """
+    launches: list[list[Part]] = []
+    left = list(limit)
+    for place, wiring in enumerate(clusters):
+        neuron, part = work.of_neuron(wiring), work.of_part(wiring)
+        first, n_neurons = 0, len(wiring.connections)
+        while first < n_neurons:
+            fits = _fitting(left, neuron, part)
+            if not launches or fits < 1:
+                left = list(limit)
+                launches.append([])
+                fits = _fitting(left, neuron, part)
+            if fits < 1:
+                _refuse(wiring, neuron, part, limit)
+            last = min(n_neurons, first + fits)
+            launches[-1].append(Part(place, first, last))
+            left = [
+                room - each * (last - first) - once
+                for room, each, once in zip(left, neuron, part, strict=True)
+            ]
+            first = last
+    return launches
+
+
+def _fitting(left: Sequence[int], neuron: Cost, part: Cost) -> int:
+    """Return how many neurons of a cluster there is room for."""
+    rooms = [
+        (room - once) // each if each else (_MOST_ELEMENTS if once <= room else 0)
+        for room, each, once in zip(left, neuron, part, strict=True)
+    ]
+    return min(rooms)
+
+
+def _refuse(wiring: Wiring, neuron: Cost, part: Cost, limit: Cost) -> None:
+    n_bits = wiring.connections.shape[1]
+    raise InputError(
+        f"evaluator.device_bytes: a neuron of {n_bits} bits and its cluster's sums take "
+        f"{neuron.bytes + part.bytes} bytes, a launch may take {limit.bytes}; "
+        "raise it, or choose the cpu backend"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The arrays that describe a launch.
+
+    Attributes:
+        neurons: A row per neuron, ``uint32[n, len(NEURON)]``.
+        clusters: A row per cluster, ``uint32[k, len(CLUSTER)]``.
+        plan: Inputs of the neurons, or rows and masks of wide ones, ``uint32[...]``.
+        chosen: Examples that clusters learn, where they do not learn all.
+        n_cells: Elements of the array of cells.
+        n_slots: Elements of the array of slots.
+    """
+
+    neurons: Words
+    clusters: Words
+    plan: Words
+    chosen: Words
+    n_cells: int
+    n_slots: int
+
+
+def lay_out(work: Work, parts: Sequence[Wiring]) -> Layout:
+    """Return the arrays that describe a launch of some clusters."""
+    rows, heads, plans, chosen = [], [], [], []
+    n_neurons = plan_size = n_chosen = cells = slots = 0
+    for k, wiring in enumerate(parts):
+        table, n = work.table(wiring), len(wiring.connections)
+        per_neuron = table.size * work.turn.n_tables
+        plan, sizes = _plan_of(wiring.connections, table)
+        own = np.arange(n, dtype=np.uint64)
+        columns = {
+            "cluster": np.full(n, k),
+            "plan_first": plan_size + np.cumsum(sizes) - sizes,
+            "plan_size": sizes // 2 if table.slots else sizes,
+            "last_slot": np.full(n, max(table.slots - 1, 0)),
+            "table_size": np.full(n, table.size),
+        }
+        columns |= _halves("cells", np.uint64(cells) + own * np.uint64(per_neuron))
+        columns |= _halves("slots", np.uint64(slots) + own * np.uint64(table.slots))
+        columns |= _halves("key", wiring.keys)
+        rows.append(np.stack([columns[name].astype(np.uint32) for name in NEURON], axis=1))
+        n_examples = work.n_written if wiring.chosen is None else len(wiring.chosen)
+        head = {
+            "neuron_first": n_neurons,
+            "neurons": n,
+            "flags": wiring.flags,
+            "chosen_first": n_chosen,
+            "chosen_size": n_examples,
+        }
+        heads.append([head[name] for name in CLUSTER])
+        plans.append(plan)
+        if wiring.chosen is not None:
+            chosen.append(wiring.chosen)
+            n_chosen += n_examples
+        n_neurons += n
+        plan_size += len(plan)
+        cells += n * per_neuron
+        slots += n * table.slots
+    return Layout(
+        neurons=np.concatenate(rows),
+        clusters=np.array(heads, np.uint32),
+        plan=np.concatenate(plans),
+        chosen=np.concatenate([*chosen, np.zeros(0, np.uint32)]),
+        n_cells=max(cells * work.cell_words, LEAST_ELEMENTS),
+        n_slots=max(slots, LEAST_ELEMENTS),
+    )
+
+
+def _halves(name: str, values: NDArray[np.uint64]) -> dict[str, NDArray[np.uint64]]:
+    """Return both halves of 64-bit numbers as columns."""
+    return {f"{name}_low": values & np.uint64(0xFFFFFFFF), f"{name}_high": values >> np.uint64(32)}
+
+
+def _plan_of(connections: NDArray[np.int32], table: Table) -> tuple[Words, NDArray[np.int64]]:
+    """Return what neurons' addresses are made of, and how many words that is for each.
+
+    Where cells stand by address those are the inputs; else, for every 32 inputs of which a
+    neuron observes some, their number and a mask.
+    """
+    n, n_bits = connections.shape
+    inputs = connections.astype(np.uint32)
+    if not table.slots:
+        return inputs.ravel(), np.full(n, n_bits, np.int64)
+    words = inputs >> np.uint32(5)
+    starts = np.ones((n, n_bits), bool)
+    starts[:, 1:] = words[:, 1:] != words[:, :-1]
+    bits = np.uint32(1) << (inputs & np.uint32(31))
+    masks = np.bitwise_or.reduceat(bits.ravel(), np.flatnonzero(starts))
+    return np.stack([words[starts], masks], axis=1).ravel(), 2 * starts.sum(axis=1)
+
+
+def by_word(inputs: NDArray[np.uint64]) -> Words:
+    """Return packed inputs with a row per 32 of them, ``uint32[2 * words, E]``."""
+    halves = np.ascontiguousarray(inputs, dtype="<u8").view("<u4")
+    return np.ascontiguousarray(halves.T)
+
+
+def pack_flags(flags: Sequence[NDArray[np.uint8]]) -> Words:
+    """Return rows of zeros and ones as bits, lowest first, ``uint32[rows, ceil(E / 32)]``."""
+    octets = np.packbits(np.stack(flags), axis=1, bitorder="little")
+    octets = np.pad(octets, ((0, 0), (0, -octets.shape[1] % 4)))
+    return np.ascontiguousarray(octets).view("<u4")

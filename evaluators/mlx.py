@@ -1,0 +1,329 @@
+"""The ``mlx`` backend: Apple and NVIDIA GPUs by kernels of its own, bit for bit the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+from typing import ClassVar
+from typing import Final
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators import gpu_kernels
+from optuna_wnn.evaluators import gpu_plan
+from optuna_wnn.evaluators.cells import Cells
+from optuna_wnn.evaluators.cells import pack
+from optuna_wnn.evaluators.cells import sample_keys
+from optuna_wnn.evaluators.cells import sample_threshold
+from optuna_wnn.evaluators.cells import unpack
+from optuna_wnn.evaluators.cpu import CpuEvaluator
+from optuna_wnn.evaluators.gpu_plan import Layout
+from optuna_wnn.evaluators.gpu_plan import Part
+from optuna_wnn.evaluators.gpu_plan import Turn
+from optuna_wnn.evaluators.gpu_plan import Wiring
+from optuna_wnn.evaluators.gpu_plan import Work
+from optuna_wnn.evaluators.readings import Reading
+from optuna_wnn.evaluators.votes import Cluster
+from optuna_wnn.evaluators.votes import ClusterVotes
+from optuna_wnn.genome import mix64
+from optuna_wnn.memory import MemorySettings
+from optuna_wnn.tasks.base import Task
+
+
+_SHARE_OF_MEMORY: Final = 2  # the rest is for votes on their way, and for whoever else is there
+_MOST_TABLES: Final = 64  # of a neuron at a time, where blocks are left out
+_FLAGS_BYTES: Final = 1 << 26  # below that the flags of all clusters stay on the GPU
+_HALF: Final = 0xFFFFFFFF
+
+
+class MlxEvaluator(CpuEvaluator):
+    """Evaluates on the GPU, the clusters of many genomes in one launch.
+
+    A launch is two kernels: one writes the memory of its neurons, one reads with its clusters.
+    They compute integers only. Single moves one after the other, as :meth:`refine` makes them,
+    are the processors' work: each waits for the verdict on the last.
+
+    Args:
+        task: The examples and the head.
+        memory: What cells hold and how they vote; ``None`` takes the defaults.
+        threads: How many threads of the host may work at once.
+        cache_bytes: Most bytes of votes that are kept.
+        device_bytes: Most bytes of the GPU's memory that a launch may take with the examples;
+            ``None`` takes half of what the system recommends.
+
+    Raises:
+        InputError: If there is no GPU, or ``device_bytes`` is too low for the examples.
+    """
+
+    backend: ClassVar[str] = "mlx"
+    dense_bits: ClassVar[int] = gpu_plan.DENSE_BITS
+
+    def __init__(
+        self,
+        task: Task,
+        memory: MemorySettings | None = None,
+        *,
+        threads: int | None = None,
+        cache_bytes: int | None = None,
+        device_bytes: int | None = None,
+    ) -> None:
+        super().__init__(
+            task, memory, threads=threads, cache_bytes=cache_bytes, device_bytes=device_bytes
+        )
+        api = gpu_kernels.api()
+        if api is None:
+            raise InputError(f"evaluator.backend: mlx {self.missing()}")
+        self._kernels = gpu_kernels.make_kernels(api)
+        info = mx.device_info(mx.gpu)
+        self._buffer: int | None = info.get("max_buffer_length")
+        self._memory: int = device_bytes or _free_bytes(info) // _SHARE_OF_MEMORY
+        self._on_device: dict[Any, Any] = {}
+        # MLX's streams belong to the thread that made them, so one thread makes all launches.
+        self._launcher = ThreadPoolExecutor(1, thread_name_prefix="mlx")
+
+    @classmethod
+    def missing(cls) -> str | None:
+        if gpu_kernels.api() is not None:
+            return None
+        return (
+            "finds no GPU: it takes an Apple GPU, or an NVIDIA GPU with its driver and "
+            "pip install 'optuna-wnn[cuda13]'"
+        )
+
+    def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
+        return self._launcher.submit(self._all_votes, clusters, reading).result()
+
+    def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
+        return self.cluster_votes(clusters, reading)
+
+    def launches(
+        self, clusters: Sequence[Cluster], reading: Reading
+    ) -> list[tuple[Work, list[Wiring], list[Part]]]:
+        """Return what :meth:`cluster_votes` launches: the work, all clusters, and their parts."""
+        rows = self._flag_rows([cluster.index for cluster in clusters])
+        wiring = [self._wiring(cluster, rows[cluster.index], reading) for cluster in clusters]
+        chosen = [len(its.chosen) for its in wiring if its.chosen is not None]
+        n_written = max(chosen) if len(chosen) == len(wiring) else reading.n_trained
+        planned = []
+        for turn in gpu_plan.turns_of(reading, _MOST_TABLES):
+            work = Work(self.cells, n_written, turn, self.dense_bits)
+            resident = self._resident_bytes(reading)
+            limit = gpu_plan.most(self._memory - resident, self._buffer, work.cell_bytes)
+            planned += [
+                (work, wiring, parts) for parts in gpu_plan.plan_launches(work, wiring, limit)
+            ]
+        return planned
+
+    def _all_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
+        n_examples = len(reading.examples)
+        results = [
+            ClusterVotes(np.zeros(n_examples, np.int64), np.zeros((len(c.hashes), 2), np.int64))
+            for c in clusters
+        ]
+        if not clusters:
+            return results
+        indices = [cluster.index for cluster in clusters]
+        for work, wiring, parts in self.launches(clusters, reading):
+            sums, scores = self._launch(
+                work, [wiring[p.place].part(p.first, p.last) for p in parts], reading, indices
+            )
+            read = slice(work.turn.first, work.turn.first + work.turn.size)
+            start = 0
+            for row, part in enumerate(parts):
+                result, end = results[part.place], start + part.last - part.first
+                result.sums[read] += sums[row]
+                result.scores[part.first : part.last] += scores[start:end]
+                start = end
+        return results
+
+    def _wiring(self, cluster: Cluster, row: int, reading: Reading) -> Wiring:
+        chosen = self.trained_on(reading, cluster.index)
+        keys = mix64(sample_keys(cluster.hashes, self.memory.sample_seed))
+        return Wiring(
+            cluster.connections, keys, row, None if chosen is None else chosen.astype(np.uint32)
+        )
+
+    def _launch(
+        self, work: Work, parts: Sequence[Wiring], reading: Reading, indices: Sequence[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the sums of every part, ``int64[k, E]``, and all scores, ``int64[n, 2]``."""
+        layout, turn, cells = gpu_plan.lay_out(work, parts), work.turn, work.cells
+        train, train_stride = self._inputs("train", self.task.train.inputs)
+        examples, read_stride = train, train_stride
+        if reading.blocks is None:
+            examples, read_stride = self._inputs(reading.name, reading.examples.inputs)
+        train_flags, train_words = self._device_flags("train", self.task.train.targets, indices)
+        read_flags, read_words = self._device_flags(reading.name, reading.examples.targets, indices)
+        neurons, clusters, plan = map(
+            _array, (layout.neurons, layout.clusters, layout.plan)
+        )
+        own_block = _array(turn.own_block())
+        params = {
+            "neurons": len(layout.neurons),
+            "clusters": len(parts),
+            "chooses": int(parts[0].chosen is not None),
+            "train_stride": train_stride,
+            "train_flags": train_words,
+            "read": turn.size,
+            "read_first": turn.offset + turn.first,
+            "read_stride": read_stride,
+            "read_flags": read_words,
+            "flag_first": turn.first,
+            "blocked": 0 if turn.blocks is None else turn.size,
+            "leaves_one": int(turn.leaves_one),
+            **self._rule,
+        }
+        kind = "counts" if cells.counting else "states"
+        threads = gpu_kernels.THREADS if cells.counting else gpu_kernels.LANES
+        memory = self._kernels[f"wnn_write_{kind}"](
+            inputs=[
+                *(train, train_flags, neurons, clusters, plan, _array(layout.chosen)),
+                *(own_block, _params(params, work.write_chunks)),
+            ],
+            output_shapes=[(layout.n_cells,), (layout.n_slots,)],
+            output_dtypes=[mx.uint32 if cells.counting else mx.uint8, mx.uint32],
+            grid=(threads * work.write_chunks * len(layout.neurons), 1, 1),
+            threadgroup=(threads, 1, 1),
+            init_value=0,
+        )
+        if not turn.size:
+            mx.eval(*memory)
+            n_neurons = len(layout.neurons)
+            return np.zeros((len(parts), 0), np.int64), np.zeros((n_neurons, 2), np.int64)
+        sums, scores = self._kernels[f"wnn_read_{kind}"](
+            inputs=[
+                *(train, examples, read_flags, neurons, clusters, plan, own_block),
+                *(_params(params, work.read_chunks), *memory, self._votes),
+            ],
+            output_shapes=[(work.n_sums, len(parts), turn.size), (len(layout.neurons), 2, 4)],
+            output_dtypes=[mx.int32, mx.uint32],
+            grid=(gpu_kernels.THREADS * work.read_chunks * len(parts), 1, 1),
+            threadgroup=(gpu_kernels.THREADS, 1, 1),
+            init_value=0,
+        )
+        mx.eval(sums, scores)
+        return _whole(np.array(sums)), _whole(_scores(np.array(scores))[: work.n_sums])
+
+    @cached_property
+    def _rule(self) -> dict[str, int]:
+        """How cells are written and vote, as the kernels know it."""
+        cells, rate = self.cells, self.memory.sample_rate
+        threshold = sample_threshold(rate) if rate < 1 else 0
+        return {
+            "kind": gpu_kernels.KINDS[cells.kind],
+            "levels": cells.n_levels,
+            "packed": int(cells.packed),
+            "down": _transitions(cells, positive=False),
+            "up": _transitions(cells, positive=True),
+            "sampled": int(rate < 1),
+            "threshold_low": threshold & _HALF,
+            "threshold_high": threshold >> 32,
+        }
+
+    @cached_property
+    def _votes(self) -> Any:
+        """Votes by state, or pairs of vote and weight by levels, on the GPU."""
+        cells = self.cells
+        if cells.kind == "levels":
+            pairs = unpack(cells.table) if cells.packed else (cells.table, 0 * cells.table)
+            return _array(np.stack(pairs, axis=1))
+        if cells.counting:
+            return _array(cells.votes)
+        return _array(cells.votes[np.arange(4) ^ _start(cells)])
+
+    def _inputs(self, name: str, inputs: NDArray[np.uint64]) -> tuple[Any, int]:
+        """Return packed inputs on the GPU, and how many examples are in a row of them."""
+        key = "inputs", name
+        if key not in self._on_device:
+            self._on_device[key] = _array(gpu_plan.by_word(inputs))
+        return self._on_device[key], len(inputs)
+
+    def _resident_bytes(self, reading: Reading) -> int:
+        """Return what examples and flags take on the GPU."""
+        parts = {"train": self.task.train, reading.name: reading.examples}
+        n_rows = min(self.task.n_clusters, self._most_rows)
+        return sum(p.inputs.nbytes + n_rows * (len(p) // 8 + 4) for p in parts.values())
+
+    @property
+    def _most_rows(self) -> int:
+        return max(1, _FLAGS_BYTES // (len(self.task.train) // 8 + 4))
+
+    def _flag_rows(self, indices: Sequence[int]) -> dict[int, int]:
+        """Return the row of flags of each cluster."""
+        if self.task.n_clusters <= self._most_rows:
+            return {k: k for k in range(self.task.n_clusters)}
+        return {k: row for row, k in enumerate(dict.fromkeys(indices))}
+
+    def _device_flags(
+        self, name: str, targets: NDArray[np.int64], indices: Sequence[int]
+    ) -> tuple[Any, int]:
+        """Return which examples are positive, by rows, on the GPU; and the words of a row."""
+        rows = self._flag_rows(indices)
+        key = "flags", name
+        flags = self._on_device.get(key)
+        if flags is None or len(rows) < self.task.n_clusters:
+            bits = gpu_plan.pack_flags([self._flags(name, targets, k) for k in rows])
+            flags = _array(bits)
+            if len(rows) == self.task.n_clusters:
+                self._on_device[key] = flags
+        return flags, -(-len(targets) // 32)
+
+
+def _free_bytes(info: dict[str, Any]) -> int:
+    """Return how much memory a GPU can give, from what MLX says of it."""
+    for name in ("max_recommended_working_set_size", "free_memory", "total_memory", "memory_size"):
+        if info.get(name):
+            return int(info[name])
+    raise InputError("evaluator.device_bytes: MLX does not say how much there is; give a number")
+
+
+def _array(values: NDArray[Any]) -> Any:
+    """Return an array on the GPU, of 32-bit numbers; small ones are padded (see the plan)."""
+    kind = np.uint32 if values.dtype.kind == "u" else np.int32
+    flat = values.astype(kind, copy=False).ravel()
+    if flat.size < gpu_plan.LEAST_ELEMENTS:
+        flat = np.pad(flat, (0, gpu_plan.LEAST_ELEMENTS - flat.size))
+    return mx.array(flat)
+
+
+def _params(params: dict[str, int], chunks: int) -> Any:
+    named = params | {"chunks": chunks}
+    return _array(np.array([named[name] for name in gpu_kernels.PARAMS], np.uint32))
+
+
+def _whole(halves: NDArray[np.int32] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return votes as one integer each, from votes, or votes and weights, along the first axis."""
+    votes = halves[0].astype(np.int64)
+    return votes if len(halves) == 1 else pack(votes, halves[1].astype(np.int64))
+
+
+def _scores(words: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Return summed votes, and summed weights, ``int64[2, n, 2]``, from pairs of words."""
+    numbers = np.ascontiguousarray(words).view("<i8").reshape(len(words), 2, 2)
+    return numbers.transpose(1, 0, 2)
+
+
+def _start(cells: Cells) -> int:
+    """Return the state of a new cell."""
+    return 1 if cells.kind == "counter" else 0
+
+
+def _transitions(cells: Cells, positive: bool) -> int:
+    """Return the next state by state, two bits each; states are numbered from that of a new cell.
+
+    See :data:`~optuna_wnn.evaluators.cells.CellKind` for what an example does to a state.
+    """
+    start, packed = _start(cells), 0
+    for number in range(4):
+        state = number ^ start
+        if cells.kind == "counter":
+            state = min(state + 1, 3) if positive else max(state - 1, 0)
+        else:
+            state |= 2 if positive else 1
+        packed |= (state ^ start) << 2 * number
+    return packed
