@@ -17,6 +17,10 @@ from optuna_wnn.evaluators.cells import CellKind
 Api = Literal["metal", "cuda"]
 Launchable = Callable[..., list[Any]]
 
+REMEDY: Final = (
+    "it takes an Apple GPU, or an NVIDIA GPU with its driver and pip install 'optuna-wnn[cuda13]'"
+)
+
 THREADS: Final = 256  # of a threadgroup, where threads do not wait for each other
 LANES: Final = 32  # of a threadgroup that keeps examples in order
 EACH: Final = 4  # examples that a thread reads
@@ -26,16 +30,14 @@ WRITE_CHUNK: Final = 16 * THREADS  # examples that a threadgroup counts
 # What the columns of the tables that the host sends mean; kernels know them by these names.
 PARAMS: Final = (
     "neurons", "clusters", "chunks", "chooses", "train_stride", "train_flags", "read",
-    "read_first", "read_stride", "read_flags", "flag_first", "blocked", "leaves_one", "kind", "levels",
-    "packed", "down", "up", "sampled", "threshold_low", "threshold_high",
+    "read_first", "read_stride", "read_flags", "flag_first", "blocked", "leaves_one", "kind",
+    "levels", "packed", "down", "up", "sampled", "threshold_low", "threshold_high",
 )  # fmt: skip
 NEURON: Final = (
     "cluster", "plan_first", "plan_size", "last_slot", "table_size", "cells_low", "cells_high",
     "slots_low", "slots_high", "key_low", "key_high",
 )  # fmt: skip
-CLUSTER: Final = (
-    "neuron_first", "neurons", "flags", "chosen_first", "chosen_size",
-)  # fmt: skip
+CLUSTER: Final = ("neuron_first", "neurons", "flags", "chosen_first", "chosen_size")
 KINDS: Final = {kind: number for number, kind in enumerate(get_args(CellKind))}
 
 
@@ -142,7 +144,7 @@ def make_kernel(
     """Return what launches a kernel; the only place that hands text to MLX."""
     import mlx.core as mx
 
-    make = mx.fast.metal_kernel if api == "metal" else mx.fast.cuda_kernel
+    make: Any = mx.fast.metal_kernel if api == "metal" else mx.fast.cuda_kernel
     made: Launchable = make(
         name=name,
         input_names=list(inputs),

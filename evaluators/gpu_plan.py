@@ -165,9 +165,7 @@ class Wiring:
 
     def part(self, first: int, last: int) -> Wiring:
         """Return the same of the neurons ``first`` to ``last``."""
-        return Wiring(
-            self.connections[first:last], self.keys[first:last], self.flags, self.chosen
-        )
+        return Wiring(self.connections[first:last], self.keys[first:last], self.flags, self.chosen)
 
 
 class Part(NamedTuple):

@@ -9,7 +9,6 @@ from typing import Any
 from typing import ClassVar
 from typing import Final
 
-import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,9 +21,7 @@ from optuna_wnn.evaluators.cells import sample_keys
 from optuna_wnn.evaluators.cells import sample_threshold
 from optuna_wnn.evaluators.cells import unpack
 from optuna_wnn.evaluators.cpu import CpuEvaluator
-from optuna_wnn.evaluators.gpu_plan import Layout
 from optuna_wnn.evaluators.gpu_plan import Part
-from optuna_wnn.evaluators.gpu_plan import Turn
 from optuna_wnn.evaluators.gpu_plan import Wiring
 from optuna_wnn.evaluators.gpu_plan import Work
 from optuna_wnn.evaluators.readings import Reading
@@ -32,8 +29,14 @@ from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
 from optuna_wnn.genome import mix64
 from optuna_wnn.memory import MemorySettings
+from optuna_wnn.tasks.base import Examples
 from optuna_wnn.tasks.base import Task
 
+
+try:
+    import mlx.core as mx
+except ImportError as error:
+    raise type(error)(f"{error}; {gpu_kernels.REMEDY}") from error
 
 _SHARE_OF_MEMORY: Final = 2  # the rest is for votes on their way, and for whoever else is there
 _MOST_TABLES: Final = 64  # of a neuron at a time, where blocks are left out
@@ -77,9 +80,9 @@ class MlxEvaluator(CpuEvaluator):
         )
         api = gpu_kernels.api()
         if api is None:
-            raise InputError(f"evaluator.backend: mlx {self.missing()}")
+            raise InputError(f"evaluator.backend: mlx cannot run here ({self.missing()})")
         self._kernels = gpu_kernels.make_kernels(api)
-        info = mx.device_info(mx.gpu)
+        info: dict[str, Any] = mx.device_info(mx.gpu)
         self._buffer: int | None = info.get("max_buffer_length")
         self._memory: int = device_bytes or _free_bytes(info) // _SHARE_OF_MEMORY
         self._on_device: dict[Any, Any] = {}
@@ -90,10 +93,7 @@ class MlxEvaluator(CpuEvaluator):
     def missing(cls) -> str | None:
         if gpu_kernels.api() is not None:
             return None
-        return (
-            "finds no GPU: it takes an Apple GPU, or an NVIDIA GPU with its driver and "
-            "pip install 'optuna-wnn[cuda13]'"
-        )
+        return f"MLX finds no GPU; {gpu_kernels.REMEDY}"
 
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         return self._launcher.submit(self._all_votes, clusters, reading).result()
@@ -157,11 +157,10 @@ class MlxEvaluator(CpuEvaluator):
         examples, read_stride = train, train_stride
         if reading.blocks is None:
             examples, read_stride = self._inputs(reading.name, reading.examples.inputs)
-        train_flags, train_words = self._device_flags("train", self.task.train.targets, indices)
-        read_flags, read_words = self._device_flags(reading.name, reading.examples.targets, indices)
-        neurons, clusters, plan = map(
-            _array, (layout.neurons, layout.clusters, layout.plan)
-        )
+        rows = list(self._flag_rows(indices))
+        train_flags, train_words = self._device_flags("train", self.task.train, rows)
+        read_flags, read_words = self._device_flags(reading.name, reading.examples, rows)
+        neurons, clusters, plan = map(_array, (layout.neurons, layout.clusters, layout.plan))
         own_block = _array(turn.own_block())
         params = {
             "neurons": len(layout.neurons),
@@ -254,24 +253,23 @@ class MlxEvaluator(CpuEvaluator):
         return max(1, _FLAGS_BYTES // (len(self.task.train) // 8 + 4))
 
     def _flag_rows(self, indices: Sequence[int]) -> dict[int, int]:
-        """Return the row of flags of each cluster."""
+        """Return the row of flags of each cluster, in the order of rows."""
         if self.task.n_clusters <= self._most_rows:
-            return {k: k for k in range(self.task.n_clusters)}
+            indices = range(self.task.n_clusters)
         return {k: row for row, k in enumerate(dict.fromkeys(indices))}
 
     def _device_flags(
-        self, name: str, targets: NDArray[np.int64], indices: Sequence[int]
+        self, name: str, examples: Examples, clusters: Sequence[int]
     ) -> tuple[Any, int]:
-        """Return which examples are positive, by rows, on the GPU; and the words of a row."""
-        rows = self._flag_rows(indices)
+        """Return which examples are positive, a row per cluster, and the words of a row."""
         key = "flags", name
         flags = self._on_device.get(key)
-        if flags is None or len(rows) < self.task.n_clusters:
-            bits = gpu_plan.pack_flags([self._flags(name, targets, k) for k in rows])
-            flags = _array(bits)
-            if len(rows) == self.task.n_clusters:
+        if flags is None:
+            rows = [self._flags(name, examples.targets, k) for k in clusters]
+            flags = _array(gpu_plan.pack_flags(rows))
+            if self.task.n_clusters <= self._most_rows:
                 self._on_device[key] = flags
-        return flags, -(-len(targets) // 32)
+        return flags, -(-len(examples) // 32)
 
 
 def _free_bytes(info: dict[str, Any]) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Final
 
@@ -11,6 +14,8 @@ from optuna_wnn.memory import MemorySettings
 from optuna_wnn.tasks.base import Task
 
 
+_logger = logging.getLogger(__name__)
+
 # Name -> module and class, fastest first. A new backend is one more line.
 BACKENDS: Final[dict[str, tuple[str, str]]] = {
     "mlx": ("optuna_wnn.evaluators.mlx", "MlxEvaluator"),
@@ -19,15 +24,34 @@ BACKENDS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-def _backend(name: str) -> type[Evaluator] | str:
+@dataclass(frozen=True)
+class Lack:
+    """Why a backend cannot run here.
+
+    Attributes:
+        reason: What it lacks.
+        installed: Whether its library is installed, so that one may expect it to run.
+    """
+
+    reason: str
+    installed: bool
+
+
+def find_backend(name: str) -> type[Evaluator] | Lack:
     """Return a backend's class, or why it cannot run; its module is imported only now."""
     module, attribute = BACKENDS[name]
     try:
         backend: type[Evaluator] = getattr(import_module(module), attribute)
-    except ImportError as error:  # a library that it needs is missing, or finds no device
-        return str(error)
-    missing = backend.missing()
-    return backend if missing is None else missing
+    except ImportError as error:
+        return Lack(str(error), installed=not isinstance(error, ModuleNotFoundError))
+    reason = backend.missing()
+    return backend if reason is None else Lack(reason, installed=True)
+
+
+@cache
+def _say(message: str) -> None:
+    """Log something, once in a process."""
+    _logger.warning(message)
 
 
 def create_evaluator(
@@ -37,19 +61,24 @@ def create_evaluator(
     backend: str = "auto",
     threads: int | None = None,
     cache_bytes: int | None = None,
+    device_bytes: int | None = None,
 ) -> Evaluator:
     """Return what evaluates genomes on ``task``.
 
     All backends give the same votes bit for bit, and so the same cross-entropy and accuracy.
+    Where MLX is installed but finds no GPU, ``auto`` says so once, in the log.
 
     Args:
         task: The examples and the head.
         memory: What cells hold and how they vote; ``None`` takes the defaults.
-        backend: ``auto`` (the fastest that this machine has), ``cpu`` or ``reference``.
+        backend: ``auto`` (the first that this machine has), ``mlx`` (an Apple or NVIDIA GPU),
+            ``cpu`` or ``reference``.
         threads: How many threads may work at once; ``None`` takes the processors that this
             process may use. The result does not depend on it.
         cache_bytes: Most bytes of votes that are kept for clusters that come again; ``None``
             takes a sixteenth of the machine's memory, 0 keeps nothing.
+        device_bytes: Most bytes of the GPU's memory that a launch of ``mlx`` takes, the examples
+            with it; ``None`` takes half of what the system recommends.
 
     Raises:
         InputError: If there is no such backend, it cannot run here, or it cannot evaluate the
@@ -58,10 +87,22 @@ def create_evaluator(
     if backend != "auto" and backend not in BACKENDS:
         known = ", ".join(("auto", *BACKENDS))
         raise InputError(f"evaluator.backend: {backend!r} is not one of {known}")
-    reasons = []
+    lacks: dict[str, Lack] = {}
     for name in BACKENDS if backend == "auto" else (backend,):
-        chosen = _backend(name)
-        if not isinstance(chosen, str):
-            return chosen(task, memory, threads=threads, cache_bytes=cache_bytes)
-        reasons.append(f"{name} ({chosen})")
-    raise InputError(f"evaluator.backend: cannot run here: {'; '.join(reasons)}; choose another")
+        chosen = find_backend(name)
+        if not isinstance(chosen, Lack):
+            for other, lack in lacks.items():
+                if lack.installed:
+                    _say(
+                        f"evaluator.backend: {other} cannot run here ({lack.reason}); {name} runs"
+                    )
+            return chosen(
+                task,
+                memory,
+                threads=threads,
+                cache_bytes=cache_bytes,
+                device_bytes=device_bytes,
+            )
+        lacks[name] = chosen
+    reasons = "; ".join(f"{name} ({lack.reason})" for name, lack in lacks.items())
+    raise InputError(f"evaluator.backend: cannot run here: {reasons}; choose another")

@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from optuna_wnn.evaluators import Evaluation
+from optuna_wnn.evaluators.registry import BACKENDS
+from optuna_wnn.evaluators.registry import Lack
+from optuna_wnn.evaluators.registry import find_backend
 from optuna_wnn.genome import Genome
 from optuna_wnn.memory import FitnessOn
 from optuna_wnn.memory import MemorySettings
@@ -16,6 +20,8 @@ from optuna_wnn.tasks.base import Task
 from optuna_wnn.tasks.base import chained
 from optuna_wnn.tasks.base import pack_bits
 
+
+USABLE = [name for name in BACKENDS if not isinstance(find_backend(name), Lack)]
 
 # Every memory mode with every vote it allows.
 MEMORIES: tuple[dict[str, Any], ...] = (
@@ -28,6 +34,18 @@ MEMORIES: tuple[dict[str, Any], ...] = (
     {"mode": "frequency", "vote": "confidence"},
 )
 FITNESSES: tuple[FitnessOn, ...] = ("validation", "leave_one_out", "leave_block_out")
+
+
+def same(first: Evaluation, second: Evaluation) -> bool:
+    """Return whether two evaluations are the same to the last bit."""
+    losses, others = first.cluster_losses, second.cluster_losses
+    return (
+        first.cross_entropy == second.cross_entropy
+        and first.accuracy == second.accuracy
+        and np.array_equal(first.neuron_order, second.neuron_order)
+        and (losses is others if losses is None or others is None else (losses == others).all())
+        and first.n_examples == second.n_examples
+    )
 
 
 def make_task(
@@ -49,7 +67,11 @@ def make_task(
         if n_inputs > 8:
             copies = bits[:, np.arange(n_inputs - 8) % 8]
             bits[:, 8:] = copies ^ (rng.random(copies.shape) < 0.02)
-        code = bits[:, 0] + 2 * bits[:, 2 % n_inputs] + 4 * (bits[:, 1] ^ bits[:, n_inputs - 1])
+        code = (
+            bits[:, 0]
+            + 2 * bits[:, 2 % n_inputs]
+            + 4 * (bits[:, 1 % n_inputs] ^ bits[:, n_inputs - 1])
+        )
         noise = rng.integers(0, n_outputs, size) * (rng.random(size) < 0.1)
         return Examples(
             pack_bits(bits.astype(bool)), ((code + noise) % n_outputs).astype(np.int64)

@@ -1,0 +1,308 @@
+"""The ``mlx`` backend: its kernels give the reference's votes, and launch only what changed.
+
+On a machine with a GPU the kernels run there; elsewhere the text that MLX makes for Metal runs
+on the processor (see ``tests/metal``).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
+
+import metal
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from networks import FITNESSES
+from networks import MEMORIES
+from networks import genomes
+from networks import make_genome
+from networks import make_task
+from networks import memory_settings
+from networks import same
+from networks import tasks
+from numpy.typing import NDArray
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators import Evaluator
+from optuna_wnn.evaluators import create_evaluator
+from optuna_wnn.evaluators import gpu_kernels
+from optuna_wnn.evaluators import registry
+from optuna_wnn.evaluators.gpu_plan import Wiring
+from optuna_wnn.evaluators.gpu_plan import Work
+from optuna_wnn.evaluators.readings import Reading
+from optuna_wnn.evaluators.readings import part_reading
+from optuna_wnn.evaluators.reference import ReferenceEvaluator
+from optuna_wnn.evaluators.votes import Cluster
+from optuna_wnn.evaluators.votes import clusters_of
+from optuna_wnn.genome import Bounds
+from optuna_wnn.genome import Genome
+from optuna_wnn.memory import FitnessOn
+from optuna_wnn.memory import MemorySettings
+from optuna_wnn.tasks.base import Examples
+from optuna_wnn.tasks.base import Head
+from optuna_wnn.tasks.base import Task
+
+
+if importlib.util.find_spec("mlx") is None:
+    pytest.skip("MLX is not installed", allow_module_level=True)
+
+from optuna_wnn.evaluators import mlx
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gpu() -> Iterator[None]:
+    """A GPU: the machine's, or what stands in for it."""
+    if gpu_kernels.api() is not None:
+        yield
+        return
+    reason = metal.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with pytest.MonkeyPatch.context() as patch:
+        metal.install(patch, schedules=1)
+        yield
+
+
+class CountingMlx(mlx.MlxEvaluator):
+    """Counts launches, and the neurons in them.
+
+    Attributes:
+        launched: Neurons of each launch.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.launched: list[int] = []
+
+    def _launch(
+        self, work: Work, parts: Sequence[Wiring], reading: Reading, indices: Sequence[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        self.launched.append(sum(len(part.connections) for part in parts))
+        return super()._launch(work, parts, reading, indices)
+
+
+def check_votes(evaluator: Evaluator, clusters: Sequence[Cluster], part: Any = "fitness") -> None:
+    """Check that votes are the reference's, bit for bit."""
+    reading = part_reading(evaluator.task, evaluator.memory, part)
+    reference = ReferenceEvaluator(evaluator.task, evaluator.memory)
+    expected = reference.cluster_votes(clusters, reading)
+    for votes, right in zip(evaluator.cluster_votes(clusters, reading), expected, strict=True):
+        assert np.array_equal(votes.sums, right.sums)
+        assert np.array_equal(votes.scores, right.scores)
+
+
+@pytest.mark.parametrize("dense_bits", [3, 14])
+@settings(max_examples=25)
+@given(st.data())
+def test_votes_are_those_of_the_reference(dense_bits: int, data: st.DataObject) -> None:
+    task, memory = data.draw(tasks()), data.draw(memory_settings())
+    population = [data.draw(genomes(task)) for _ in range(data.draw(st.integers(1, 2)))]
+    evaluator = CountingMlx(task, memory)
+    evaluator.dense_bits = dense_bits  # type: ignore[misc]
+    check_votes(evaluator, [c for genome in population for c in clusters_of(genome)])
+
+
+@pytest.mark.parametrize("kind", MEMORIES, ids=lambda kind: f"{kind['mode']}-{kind['vote']}")
+@pytest.mark.parametrize("head", ["bits", "classes"])
+def test_evaluations_are_those_of_the_reference(kind: dict[str, Any], head: Head) -> None:
+    task = make_task(head, n_inputs=110)
+    genome = make_genome(task, 5, [3, 9, 23, 100])
+    memory = MemorySettings(**kind, temperature="fit", sample_rate=0.5)
+    right, fast = ReferenceEvaluator(task, memory), mlx.MlxEvaluator(task, memory)
+    for part in ("fitness", "validation", "test"):
+        assert same(fast.evaluate(genome, part), right.evaluate(genome, part))
+
+
+@pytest.mark.parametrize("fitness_on", FITNESSES[1:])
+@pytest.mark.parametrize("kind", [k for k in MEMORIES if k["mode"] in ("ternary", "frequency")])
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_what_is_left_out_is_what_the_reference_leaves_out(
+    kind: dict[str, Any], fitness_on: FitnessOn, rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlx, "_MOST_TABLES", 3)  # several turns
+    task = make_task("classes", n_inputs=70, sizes=(203, 5, 5))
+    memory = MemorySettings(**kind, fitness_on=fitness_on, blocks=5, sample_rate=rate)
+    check_votes(mlx.MlxEvaluator(task, memory), clusters_of(make_genome(task, 3, [4, 60])))
+
+
+@pytest.mark.parametrize("mode", ["quad_weighted", "frequency"])
+@pytest.mark.parametrize(
+    ("n_inputs", "n_neurons", "bits", "sizes"),
+    [
+        (1, 1, [1], (1, 1, 1)),
+        (1, 3, [1], (33, 1, 1)),
+        (9, 1, [2], (1, 40, 1)),
+        (65, 2, [1, 22, 65], (100, 31, 1)),
+        (90, 2, [23, 80], (257, 33, 1)),
+        (1000, 2, [7, 128], (130, 129, 1)),
+        (20, 3, [5, 2], (4100, 1030, 1)),
+    ],
+)
+def test_sizes_at_the_edge_and_grids_that_do_not_divide(
+    mode: Any, n_inputs: int, n_neurons: int, bits: list[int], sizes: tuple[int, int, int]
+) -> None:
+    task = make_task(n_inputs=n_inputs, n_outputs=3, sizes=sizes)
+    memory = MemorySettings(mode=mode, vote="mean", sample_rate=0.75)
+    check_votes(mlx.MlxEvaluator(task, memory), clusters_of(make_genome(task, n_neurons, bits)))
+
+
+def test_no_clusters_have_no_votes() -> None:
+    task = make_task()
+    evaluator = CountingMlx(task)
+    assert evaluator.cluster_votes([], part_reading(task, evaluator.memory, "fitness")) == []
+    assert evaluator.evaluate_batch([]) == []
+    assert evaluator.launched == []
+
+
+@pytest.mark.parametrize("vote", ["mean", "confidence"])
+def test_reading_nothing_gives_nothing(vote: Any) -> None:
+    task = make_task()
+    nothing = Reading("nothing", 300, Examples(task.train.inputs[:0], task.train.targets[:0]))
+    evaluator = mlx.MlxEvaluator(task, MemorySettings(vote=vote))
+    (votes, *_) = evaluator.cluster_votes(clusters_of(make_genome(task, 3, [4])), nothing)
+    assert votes.sums.shape == (0,)
+    assert not votes.scores.any()
+
+
+@pytest.mark.parametrize(("mode", "device_bytes"), [("wisard", 20_000), ("frequency", 60_000)])
+def test_several_launches_give_what_one_gives(mode: Any, device_bytes: int) -> None:
+    task = make_task(sizes=(300, 100, 60))
+    memory = MemorySettings(mode=mode, vote="mean")
+    genome = make_genome(task, 9, [11, 3])
+    whole, parts = (CountingMlx(task, memory, device_bytes=most) for most in (None, device_bytes))
+    assert same(whole.evaluate(genome), parts.evaluate(genome))
+    assert len(whole.launched) == 1
+    assert len(parts.launched) > 2
+    assert sum(parts.launched) == 27
+
+
+def test_a_population_is_one_launch() -> None:
+    task = make_task()
+    population = [make_genome(task, n, [n, 4], seed=n) for n in range(1, 12)]
+    evaluator = CountingMlx(task)
+    results = evaluator.evaluate_batch(population)
+    assert evaluator.launched == [sum(genome.n_neurons for genome in population)]
+    right = ReferenceEvaluator(task)
+    assert all(same(a, right.evaluate(b)) for a, b in zip(results, population, strict=True))
+
+
+def rewired(genome: Genome, cluster: int, neuron: int, input_: int) -> Genome:
+    """Return a genome in which one neuron observes another input in its first slot's place."""
+    clusters = [genome.cluster(k).copy() for k in range(genome.n_clusters)]
+    unseen = np.setdiff1d(np.arange(20), clusters[cluster][neuron])
+    clusters[cluster][neuron, 0] = unseen[input_ % len(unseen)]
+    return Genome.of_clusters(clusters)
+
+
+def test_a_neighbourhood_of_hundreds_is_one_launch_of_what_changed() -> None:
+    task = make_task(sizes=(60, 30, 5))
+    genome = make_genome(task, 10, [4])
+    candidates = [rewired(genome, k, n, i) for k in range(3) for n in range(10) for i in range(10)]
+    evaluator = CountingMlx(task)
+    evaluator.evaluate(genome)
+    evaluator.launched.clear()
+    results = evaluator.evaluate_batch(candidates)
+    # Each candidate's new neuron, and each of the 30 old ones that leaves.
+    assert evaluator.launched == [len({c.digest for c in candidates}) + 30]
+    plain = create_evaluator(task, backend="cpu", cache_bytes=0)
+    assert all(same(a, plain.evaluate(b)) for a, b in zip(results, candidates, strict=True))
+
+
+def test_only_what_changed_is_launched() -> None:
+    task = make_task()
+    genome = make_genome(task, 8, [4])
+    evaluator = CountingMlx(task)
+    evaluator.evaluate(genome)
+    evaluator.evaluate(genome)
+    evaluator.evaluate(genome.reordered(np.arange(24).reshape(3, 8)[:, ::-1].ravel()))
+    assert evaluator.launched == [24]
+    evaluator.evaluate(rewired(genome, 1, 3, 0))
+    assert evaluator.launched == [24, 2]  # the neuron that came, and the one that left
+
+
+@pytest.mark.parametrize("negatives", [None, 20])
+def test_a_cluster_per_token_is_evaluated_as_by_the_reference(negatives: int | None) -> None:
+    task = make_task("tokens", n_outputs=70, sizes=(200, 60, 5))
+    memory = MemorySettings(vote="mean", negatives=negatives)
+    genome = make_genome(task, 2, [3, 5])
+    expected = ReferenceEvaluator(task, memory).evaluate(genome)
+    assert same(mlx.MlxEvaluator(task, memory).evaluate(genome), expected)
+
+
+def test_flags_of_many_clusters_are_made_for_each_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlx, "_FLAGS_BYTES", 0)
+    task = make_task("classes", n_outputs=5)
+    check_votes(mlx.MlxEvaluator(task), clusters_of(make_genome(task, 2, [3]))[1::2])
+
+
+@pytest.mark.slow
+def test_shares_of_millions_of_examples_are_exact() -> None:
+    size = (1 << 22) + 5
+    inputs = np.zeros((size, 1), np.uint64)
+    inputs[: size // 3] = 1
+    train = Examples(inputs, (np.arange(size) % 7 > 0).astype(np.int64))
+    few = Examples(inputs[-2:], train.targets[-2:])
+    task = Task("large", "bits", 1, 2, train, few, few, (1, 1))
+    memory = MemorySettings(vote="mean")
+    genome = Genome.of_clusters([np.array([[0]])])
+    check_votes(mlx.MlxEvaluator(task, memory), clusters_of(genome))
+
+
+def test_refined_genomes_are_those_of_the_cpu() -> None:
+    task = make_task()
+    genome = make_genome(task, 4, [5])
+    bounds = Bounds(task.n_clusters, task.n_inputs, (1, 9), (1, 9))
+    results = [
+        create_evaluator(task, backend=name).refine(genome, bounds, {"connections"}, 60, seed=3)
+        for name in ("mlx", "cpu")
+    ]
+    assert results[0][0] == results[1][0]
+    assert same(results[0][1], results[1][1])
+
+
+def test_without_a_gpu_auto_takes_the_processor_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gpu_kernels, "api", lambda: None)
+    registry._say.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert create_evaluator(make_task()).backend == "cpu"
+    (record,) = caplog.records
+    assert "MLX finds no GPU" in record.message
+    assert "cpu runs" in record.message
+
+
+def test_where_mlx_is_not_installed_auto_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(registry.BACKENDS, "mlx", ("no_such_module", "Nothing"))
+    registry._say.cache_clear()
+    assert create_evaluator(make_task()).backend == "cpu"
+    assert not caplog.records
+
+
+def test_without_a_gpu_mlx_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_kernels, "api", lambda: None)
+    with pytest.raises(InputError, match=r"MLX finds no GPU.*NVIDIA.*pip install.*another"):
+        create_evaluator(make_task(), backend="mlx")
+    with pytest.raises(InputError, match="MLX finds no GPU"):
+        mlx.MlxEvaluator(make_task())
+
+
+@pytest.mark.parametrize("device_bytes", [0, -5])
+def test_impossible_budgets_are_refused(device_bytes: int) -> None:
+    with pytest.raises(InputError, match="device_bytes"):
+        create_evaluator(make_task(), device_bytes=device_bytes)
+
+
+def test_a_budget_below_one_neuron_is_refused() -> None:
+    evaluator = create_evaluator(make_task(), backend="mlx", device_bytes=20_000)
+    with pytest.raises(InputError, match=r"device_bytes: a neuron of 16 bits"):
+        evaluator.evaluate(make_genome(make_task(), 1, [16]))
