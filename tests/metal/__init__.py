@@ -1,4 +1,4 @@
-"""Runs the Metal text of a kernel on a machine without a GPU, and refuses what Metal would.
+"""Runs a kernel's Metal or CUDA text on a machine without a GPU, and refuses what Metal would.
 
 Importing this needs ``mlx.core``; whether it can run here, ``missing`` says.
 """

@@ -23,6 +23,8 @@ SANITIZERS: dict[str | None, tuple[str, ...]] = {
     "address": ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-g", "-fsanitize=thread"),
 }
+# CUDA's volatile accesses are no data races; g++ can tell them from others.
+_VOLATILE = ("--param", "tsan-distinguish-volatile=1")
 _RUNTIME_FLAGS: dict[str | None, tuple[str, ...]] = {
     None: (),
     "address": ("-DSHIM_ADDRESS",),
@@ -35,9 +37,14 @@ _FLAGS = (
 )
 # A threadgroup variable, which must be one for all threads of a threadgroup.
 _VARIABLE = re.compile(
-    r"\bthreadgroup\s+((?:volatile\s+)?[\w:]+)\s+(\w+)\s*((?:\[[^][;]*\]\s*)*);"
+    r"\b(?:threadgroup|__shared__)\s+((?:volatile\s+)?[\w:]+)\s+(\w+)\s*((?:\[[^][;]*\]\s*)*);"
 )
-_OTHER_USE = re.compile(r"\bthreadgroup\s+(?![^;(){}=,]*[*&])[^;]*;")
+# What the shim's own header stands in for.
+_INCLUDES = re.compile(
+    r"^#include (<metal_stdlib>|<cooperative_groups.h>|\"mlx/backend/cuda/device/utils.cuh\")$",
+    re.M,
+)
+_OTHER_USE = re.compile(r"\b(?:threadgroup|__shared__)\s+(?![^;(){}=,]*[*&])[^;]*;")
 
 
 @functools.cache
@@ -81,7 +88,14 @@ def build(text: Text, sanitizer: str | None) -> Path:
     if not target.exists():
         source = _folder() / f"{name}.cpp"
         source.write_text(program, encoding="ascii")
-        command = [*_FLAGS, *SANITIZERS[sanitizer], str(source), str(_runtime(sanitizer))]
+        volatile = _VOLATILE if sanitizer == "thread" and "clang" not in _version() else ()
+        command = [
+            *_FLAGS,
+            *volatile,
+            *SANITIZERS[sanitizer],
+            str(source),
+            str(_runtime(sanitizer)),
+        ]
         _compile(command, target)
     return target
 
@@ -97,33 +111,38 @@ def entry(text: Text) -> str:
         buffer = f"buffers[{parameter.buffer}]"
         reference = kind.endswith("&")
         arguments.append(f"*({kind[:-1]}*){buffer}" if reference else f"({kind}){buffer}")
-    return share_threadgroup_variables(preprocess(text.instantiated_by(""))) + (
+    expanded = share_threadgroup_variables(preprocess(text, text.instantiated_by("")))
+    return expanded + (
         "\nvoid shim::run_thread(void* const* buffers, const Position& at) {\n"
         f"  (void)buffers, (void)at;\n  {text.call}({', '.join(arguments)});\n}}\n"
     )
 
 
-def preprocess(source: str) -> str:
-    """Return a kernel's text with its own macros expanded and the words of Metal left as they are.
+def preprocess(text: Text, source: str) -> str:
+    """Return a kernel's text with its own macros expanded and the language's words left alone.
+
+    Args:
+        text: The kernel.
+        source: Its text as C++ is to see it.
 
     Raises:
         Refused: If a directive of the text is wrong.
     """
     ran = subprocess.run(
         [str(compiler()), "-E", "-P", "-x", "c++", "-std=c++14", "-"],
-        input=source,
+        input=_INCLUDES.sub("", source),
         capture_output=True,
         text=True,
     )
     if ran.returncode:
         raise Refused(ran.stderr)
-    return f'#include "metal_shim.h"\n{ran.stdout}'
+    return f'#include "{text.shim}"\n{ran.stdout}'
 
 
 def share_threadgroup_variables(source: str) -> str:
     """Return a text whose threadgroup variables are one for all threads of a threadgroup.
 
-    This is the one place where the text that runs is not the text of MLX: C++ has no such storage.
+    This is the one place where what runs is not the text of MLX: C++ has no such storage.
 
     Raises:
         Refused: If one is declared in another form than ``threadgroup type name[size];``.
@@ -139,7 +158,7 @@ def share_threadgroup_variables(source: str) -> str:
     result = _VARIABLE.sub(shared, source)
     odd = _OTHER_USE.search(result)
     if odd:
-        raise Refused(f"write `threadgroup type name[size];`, one at a time: {odd[0]}")
+        raise Refused(f"write `threadgroup type name[size];`, one at a time, not {odd[0]}")
     return result
 
 

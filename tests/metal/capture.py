@@ -39,11 +39,19 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Text:
-    """A kernel's Metal text, and what its signature says."""
+    """A kernel's text, and what its signature says.
+
+    Attributes:
+        source: For Metal what MLX made; for CUDA see ``cuda.text``.
+        call: The name of the kernel's instance.
+        parameters: In their order.
+        shim: The header that stands in for what the language brings along.
+    """
 
     source: str
     call: str
     parameters: tuple[Parameter, ...]
+    shim: str = "metal_shim.h"
 
     def instantiated_by(self, lines: str) -> str:
         """Return the text with its instantiation, which plain C++ cannot read, made ``lines``."""

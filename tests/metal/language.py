@@ -66,7 +66,8 @@ def complaints(text: Text) -> list[str]:
     """
     from clang import cindex
 
-    source = preprocess(text.instantiated_by(f"\nconstexpr auto instance = &{text.call};\n"))
+    instance = f"\nconstexpr auto instance = &{text.call};\n"
+    source = preprocess(text, text.instantiated_by(instance))
     unit = cindex.Index.create().parse(
         FILE,
         args=["-std=c++14", "-nostdinc", "-DSHIM_CHECK", f"-I{CXX}", "-Wno-unknown-attributes"],

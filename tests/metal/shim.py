@@ -1,4 +1,4 @@
-"""``mx.fast.metal_kernel`` for machines without Metal: the same call runs the same text."""
+"""MLX's custom kernels for machines without a GPU: the same call runs the same text."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
+from typing import Literal
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from metal import build
+from metal import cuda
 from metal import language
 from metal.capture import Refused
 from metal.capture import Text
@@ -47,7 +49,7 @@ class Launch:
     name: str
     grid: tuple[int, int, int]
     threadgroup: tuple[int, int, int]
-    text: str
+    text: Text
     seconds: float
 
 
@@ -56,20 +58,20 @@ class Shim:
     """A device that is none: how it runs kernels, and what it has run.
 
     Attributes:
+        api: ``"metal"`` or ``"cuda"``.
         sanitizer: ``None``, ``"address"`` (also undefined behaviour) or ``"thread"``.
         schedules: How many orders of threads and threadgroups each launch is run in.
         seed: The number of the first order; 0 is the plain one.
         any_order: Names of outputs that may depend on the order.
-        full_blocks: As on CUDA, the last threadgroups are whole, past the edge of the grid.
-        checked: Whether texts are also read as Metal (needs libclang).
+        checked: Whether Metal's texts are also read as Metal (needs libclang).
         launches: What was run.
     """
 
+    api: Literal["metal", "cuda"] = "metal"
     sanitizer: str | None = None
     schedules: int = 2
     seed: int = 0
     any_order: frozenset[str] = frozenset()
-    full_blocks: bool = False
     checked: bool = True
     launches: list[Launch] = field(default_factory=list)
     _texts: dict[object, Text] = field(default_factory=dict)
@@ -100,13 +102,37 @@ class Shim:
             },
         )
 
+    def cuda_kernel(
+        self,
+        name: str,
+        input_names: Sequence[str],
+        output_names: Sequence[str],
+        source: str,
+        header: str = "",
+        ensure_row_contiguous: bool = True,
+        shared_memory: int = 0,
+    ) -> ShimKernel:
+        """Stand in for ``mx.fast.cuda_kernel``."""
+        return ShimKernel(
+            self,
+            {
+                "name": name,
+                "input_names": list(input_names),
+                "output_names": list(output_names),
+                "source": source,
+                "header": header,
+                "ensure_row_contiguous": ensure_row_contiguous,
+                "shared_memory": shared_memory,
+            },
+        )
+
     def text(
         self,
         settings: Mapping[str, Any],
         inputs: Sequence[mx.array],
         call: Mapping[str, Any],
     ) -> Text:
-        """Return the text of a call, captured and checked once for all calls that share it."""
+        """Return the text of a call, made and checked once for all calls that share it."""
         key = (
             repr(settings),
             tuple((str(array.dtype), array.ndim == 0, array.size < 8) for array in inputs),
@@ -114,8 +140,8 @@ class Shim:
             repr(call["output_dtypes"]),
         )
         if key not in self._texts:
-            text = capture(settings, inputs, call)
-            if self.checked and language.missing() is None:
+            text = (cuda.text if self.api == "cuda" else capture)(settings, inputs, call)
+            if self.api == "metal" and self.checked and language.missing() is None:
                 found = language.complaints(text)
                 if found:
                     raise Refused("\n".join(found))
@@ -125,7 +151,7 @@ class Shim:
 
 @dataclass(frozen=True)
 class ShimKernel:
-    """What ``metal_kernel`` returns: call it as MLX's, with keywords."""
+    """What makes launches: call it as MLX's, with keywords."""
 
     shim: Shim
     settings: Mapping[str, Any]
@@ -146,7 +172,7 @@ class ShimKernel:
         """Run the kernel at once.
 
         Raises:
-            Refused: If Metal or MLX would not take the kernel or the call.
+            Refused: If the GPU or MLX would not take the kernel or the call.
             Fault: If the kernel ran wrong.
         """
         arrays = [it if isinstance(it, mx.array) else mx.array(it) for it in inputs]
@@ -175,7 +201,7 @@ class ShimKernel:
         started = time.perf_counter()
         results = run(
             build.build(text, self.shim.sanitizer),
-            Grid(_three(grid), size, self.shim.full_blocks),
+            Grid(_three(grid), size, full=self.shim.api == "cuda"),
             self._buffers(text, arrays),
             outputs,
             init_value,
@@ -187,7 +213,7 @@ class ShimKernel:
                 self.settings["name"],
                 _three(grid),
                 size,
-                text.source,
+                text,
                 time.perf_counter() - started,
             )
         )
@@ -209,7 +235,7 @@ class ShimKernel:
             named[f"{name}_ndim"] = np.array(values.ndim, np.int32)
         outputs = set(self.settings["output_names"])
         numbered = [it for it in text.parameters if it.buffer is not None]
-        if len(numbered) > MAX_BUFFERS:
+        if self.shim.api == "metal" and len(numbered) > MAX_BUFFERS:
             raise Refused(f"{len(numbered)} buffers; Metal has {MAX_BUFFERS}")
         return [named[it.name] for it in numbered if it.name not in outputs]
 
@@ -217,36 +243,40 @@ class ShimKernel:
 def install(
     monkeypatch: pytest.MonkeyPatch,
     *,
+    api: Literal["metal", "cuda"] = "metal",
     sanitizer: str | None = None,
     schedules: int = 2,
     seed: int = 0,
     any_order: Collection[str] = (),
-    full_blocks: bool = False,
     checked: bool = True,
 ) -> Shim:
-    """Put the shim in the place of Metal for the time of a test.
+    """Put the shim in the place of a GPU for the time of a test.
+
+    On CUDA, threadgroups are whole at the grid's edge: threads run that lie past it.
 
     Args:
         monkeypatch: Undoes it.
+        api: Whose words the kernels are written in.
         sanitizer: See ``Shim``; if ``None``, the environment variable ``METAL_SANITIZER`` says.
         schedules: See ``Shim``, and for all that follow.
         seed: The first order.
         any_order: Outputs that may depend on it.
-        full_blocks: Whether threadgroups are whole at the grid's edge.
         checked: Whether texts are read as Metal.
     """
     shim = Shim(
+        api=api,
         sanitizer=sanitizer or os.environ.get("METAL_SANITIZER") or None,
         schedules=schedules,
         seed=seed,
         any_order=frozenset(any_order),
-        full_blocks=full_blocks,
         checked=checked,
     )
     if shim.sanitizer not in build.SANITIZERS:
         raise ValueError(f"METAL_SANITIZER is one of address and thread, not {shim.sanitizer}")
     monkeypatch.setattr(mx.fast, "metal_kernel", shim.metal_kernel)
-    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    monkeypatch.setattr(mx.fast, "cuda_kernel", shim.cuda_kernel)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: api == "metal")
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: api == "cuda")
     monkeypatch.setattr(mx, "is_available", lambda device: True)
     monkeypatch.setattr(mx, "device_info", lambda device=None: dict(DEVICE))
     return shim
@@ -272,7 +302,8 @@ def launch(
         header: What stands in front of the kernel.
         others: More keywords of the call, as ``template`` and ``init_value``.
     """
-    kernel: Any = mx.fast.metal_kernel(
+    make: Any = mx.fast.metal_kernel if mx.metal.is_available() else mx.fast.cuda_kernel
+    kernel = make(
         name="test",
         input_names=list(inputs),
         output_names=[name for name, _, _ in outputs],
@@ -306,7 +337,7 @@ def _threadgroup(grid: Sequence[int], threadgroup: Sequence[int]) -> tuple[int, 
             raise Refused(f"{what} {tuple(sizes)}: three numbers from 1 to 2**31 - 1")
     x, y, z = (min(pair) for pair in zip(_three(grid), _three(threadgroup), strict=True))
     if x * y * z > MAX_THREADS:
-        raise Refused(f"{x * y * z} threads in a threadgroup; Metal takes {MAX_THREADS}")
+        raise Refused(f"{x * y * z} threads in a threadgroup; GPUs take {MAX_THREADS}")
     return x, y, z
 
 

@@ -11,12 +11,6 @@
 #include <random>
 #include <vector>
 
-struct uint2 {
-  uint x, y;
-};
-struct uint3 {
-  uint x, y, z;
-};
 #include "runtime.h"
 
 #ifdef SHIM_THREAD
@@ -143,6 +137,16 @@ void meet(Meeting& place, bool orders_memory, int line) {
 Meeting& my_simdgroup() { return simdgroups[current / 32]; }
 
 #ifdef SHIM_THREAD
+// A volatile access is atomic enough for CUDA, so it races with nothing.
+extern "C" {
+void __tsan_volatile_read1(void*) {}
+void __tsan_volatile_read2(void*) {}
+void __tsan_volatile_read4(void*) {}
+void __tsan_volatile_write1(void*) {}
+void __tsan_volatile_write2(void*) {}
+void __tsan_volatile_write4(void*) {}
+}
+
 // ThreadSanitizer forgets what is unmapped, where it would take a `free` for a write that races.
 void* allot(size_t bytes) {
   return mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -265,8 +269,12 @@ void share(uint64_t bits, int line) {
   meet(my_simdgroup(), false, line);
 }
 uint64_t shared(uint lane) { return shared_bits[current / 32 * 32 + lane]; }
+const Position& position() { return threads[current].at; }
 uint lane() { return current % 32; }
 uint lanes() { return my_simdgroup().members; }
+void expect_lanes(uint mask) {
+  if (mask != 0xffffffffu || lanes() != 32) fault("a warp's function without all of its lanes");
+}
 void interleave() {
   if (shuffled && dice() % 8 == 0) {
     progress = true;

@@ -1,6 +1,8 @@
 // What the shim's Metal functions ask of the grid that runs them, and what a compiled kernel tells it.
 #pragma once
 
+#include "types.h"
+
 namespace shim {
 
 // The attributes that MLX passes to a kernel that names them.
@@ -20,8 +22,10 @@ void threadgroup_barrier(bool orders_memory, int line);
 void simdgroup_barrier(bool orders_memory, int line);
 void share(uint64_t bits, int line);  // hands `bits` to the other lanes
 uint64_t shared(uint lane);           // what `lane` shared last
+const Position& position();
 uint lane();
 uint lanes();       // in this SIMD-group: the last one of a threadgroup may have fewer than 32
+void expect_lanes(uint mask);  // CUDA: all 32 of them, named and there
 void interleave();  // a moment at which another thread may go on
 bool spurious();
 
