@@ -1,6 +1,6 @@
 """Runs a kernel's Metal or CUDA text on a machine without a GPU, and refuses what Metal would.
 
-Importing this needs ``mlx.core``; whether it can run here, ``missing`` says.
+What it needs, ``missing`` says; without that it can be imported and not run.
 """
 
 from __future__ import annotations

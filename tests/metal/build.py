@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import os
 import re
 import shutil
@@ -56,6 +57,10 @@ def missing(sanitizer: str | None = None) -> str | None:
     """
     if sys.platform != "linux":
         return "the shim runs on Linux; on a Mac the device itself runs the kernels"
+    try:
+        importlib.import_module("mlx.core")
+    except ImportError as error:
+        return f"no MLX ({error}): pip install 'mlx[cpu]'"
     if compiler() is None:
         return "no C++ compiler: install g++ or clang, or name one in CXX"
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ it only records, and ``verbose=True`` prints the text: signature, body, instanti
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import re
 import sys
@@ -15,13 +16,12 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from typing import Any
 
-import mlx.core as mx
 
-
-# MLX's own: a test replaces the attribute of the module.
-METAL_KERNEL = mx.fast.metal_kernel
+if TYPE_CHECKING:
+    import mlx.core as mx
 
 
 class Refused(Exception):
@@ -82,7 +82,9 @@ def capture(
     Raises:
         Refused: If the text is not ASCII, or has no parameters that can be read.
     """
-    kernel: Any = METAL_KERNEL(**settings)
+    import mlx.core as mx
+
+    kernel = metal_kernel_of_mlx()(**settings)
 
     def traced(*arrays: mx.array) -> Any:
         return kernel(
@@ -96,6 +98,14 @@ def capture(
     if not source.isascii():
         raise Refused("the text of a kernel must be ASCII: MLX hands it over as such")
     return read(source)
+
+
+@functools.cache
+def metal_kernel_of_mlx() -> Any:
+    """Return ``mx.fast.metal_kernel`` as it was when this was first asked."""
+    import mlx.core as mx
+
+    return mx.fast.metal_kernel
 
 
 def read(source: str) -> Text:

@@ -13,14 +13,16 @@ import importlib.util
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
-
-import mlx.core as mx
 
 from metal.capture import Parameter
 from metal.capture import Refused
 from metal.capture import Text
 
+
+if TYPE_CHECKING:
+    import mlx.core as mx
 
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_120a")  # A100, H100, RTX 50
 OPTIONS = ("--device-as-default-execution-space",)

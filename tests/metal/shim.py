@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import Literal
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -24,10 +24,14 @@ from metal import language
 from metal.capture import Refused
 from metal.capture import Text
 from metal.capture import capture
+from metal.capture import metal_kernel_of_mlx
 from metal.run import Array
 from metal.run import Grid
 from metal.run import run
 
+
+if TYPE_CHECKING:
+    import mlx.core as mx
 
 MAX_THREADS = 1024  # of a threadgroup
 MAX_BUFFERS = 31  # of a kernel
@@ -175,6 +179,8 @@ class ShimKernel:
             Refused: If the GPU or MLX would not take the kernel or the call.
             Fault: If the kernel ran wrong.
         """
+        import mlx.core as mx
+
         arrays = [it if isinstance(it, mx.array) else mx.array(it) for it in inputs]
         size = _threadgroup(grid, threadgroup)
         for array in arrays:
@@ -263,6 +269,9 @@ def install(
         any_order: Outputs that may depend on it.
         checked: Whether texts are read as Metal.
     """
+    import mlx.core as mx
+
+    metal_kernel_of_mlx()  # before it is replaced
     shim = Shim(
         api=api,
         sanitizer=sanitizer or os.environ.get("METAL_SANITIZER") or None,
@@ -302,6 +311,8 @@ def launch(
         header: What stands in front of the kernel.
         others: More keywords of the call, as ``template`` and ``init_value``.
     """
+    import mlx.core as mx
+
     make: Any = mx.fast.metal_kernel if mx.metal.is_available() else mx.fast.cuda_kernel
     kernel = make(
         name="test",
@@ -342,6 +353,8 @@ def _threadgroup(grid: Sequence[int], threadgroup: Sequence[int]) -> tuple[int, 
 
 
 def _numpy(dtype: mx.Dtype) -> np.dtype[Any]:
+    import mlx.core as mx
+
     try:
         return np.array(mx.zeros((), dtype)).dtype
     except (ValueError, TypeError, RuntimeError):
