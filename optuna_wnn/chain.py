@@ -192,6 +192,7 @@ class StudyChain:
                 study.set_metric_names(list(METRICS))
             report.write_configuration(study, self._identity())
             self.spaces[index].write(study)
+            report.write_input_groups(study, self.task.input_groups)
             if threshold is not None:
                 report.write_threshold(study, threshold)
             report.describe(study, self.config.name, index, phase.label, before)

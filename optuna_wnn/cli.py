@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna_wnn
+from optuna_wnn import dashboard
+from optuna_wnn import pages
 from optuna_wnn import report
 from optuna_wnn.config import RunConfig
 from optuna_wnn.config import parse_config
@@ -32,6 +34,7 @@ from optuna_wnn.sources import blamed
 from optuna_wnn.sources import load_config
 from optuna_wnn.storages import masked
 from optuna_wnn.storages import open_storage
+from optuna_wnn.traces import read_trace
 
 
 _STORAGE = RunConfig.model_fields["storage"].default
@@ -115,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument(
         "--settings", action="store_true", help="show every setting and where it came from, too"
     )
+    files = shown.add_mutually_exclusive_group()
+    files.add_argument("--html", metavar="FILE", type=Path, help="write figures as a page, too")
+    files.add_argument("--png", metavar="DIR", type=Path, help="write figures as pictures, too")
     shown.set_defaults(command=_report)
 
     export = commands.add_parser("export", help="write the best genome of a run to a file")
@@ -141,11 +147,19 @@ def _run(chosen: argparse.Namespace) -> None:
 
         def watch(progress: Progress) -> None:
             display.show(progress)
+            if progress.event == "end" and dashboard.is_available():
+                dashboard.refresh(search.storage, config.name, only=progress.phase)
             swallowed.check()
 
         search.watch(watch)
         summary = search.run()
+        if dashboard.is_available():
+            dashboard.refresh(search.storage, config.name)
     console.print(report.table(summary))
+    if not dashboard.is_available():
+        console.print(
+            "For notes and figures in optuna-dashboard: pip install 'optuna-wnn[dashboard]'"
+        )
 
 
 def _init(chosen: argparse.Namespace) -> None:
@@ -193,6 +207,12 @@ def _report(chosen: argparse.Namespace) -> None:
     if chosen.generations:
         open_console().print(report.generations_table(storage, chosen.name))
     open_console().print(report.table(summary))
+    if chosen.html is not None:
+        pages.write_page(read_trace(storage, chosen.name), chosen.html)
+        print(chosen.html)
+    if chosen.png is not None:
+        for path in pages.write_pictures(read_trace(storage, chosen.name), chosen.png):
+            print(path)
 
 
 def _export(chosen: argparse.Namespace) -> None:

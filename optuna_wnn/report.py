@@ -27,6 +27,8 @@ from optuna_wnn.schedule import Threshold
 
 
 SEEDED_FROM: Final = "seeded from"
+TEXTS: Final = ("study", "ended")  # headings of the final table; the others are of numbers
+HEADINGS: Final = ["study", "trials", "seconds", "CE", "accuracy", "test CE", "test acc.", "ended"]
 
 _RUN: Final = "run"
 _PHASE: Final = "phase"
@@ -39,6 +41,7 @@ _BASELINES: Final = "baselines"
 _CONFIGURATION: Final = "config"
 _THRESHOLD: Final = "threshold"
 _SETTINGS: Final = "settings"
+_INPUT_GROUPS: Final = "input groups"
 
 
 # -- what studies say ----------------------------------------------------------------------------
@@ -81,6 +84,17 @@ def read_threshold(study: optuna.Study) -> Threshold | None:
     """Return what :func:`write_threshold` wrote, or ``None``."""
     fields = store.read_setting(study, _THRESHOLD)
     return None if fields is None else Threshold(*fields)
+
+
+def write_input_groups(study: optuna.Study, groups: tuple[int, int]) -> None:
+    """Write into a study how the task's inputs are laid out: (positions, bits per position)."""
+    store.write_setting(study, _INPUT_GROUPS, list(groups))
+
+
+def read_input_groups(study: optuna.Study) -> tuple[int, int] | None:
+    """Return what :func:`write_input_groups` wrote, or ``None``."""
+    groups = store.read_setting(study, _INPUT_GROUPS)
+    return None if groups is None else (int(groups[0]), int(groups[1]))
 
 
 def write_baselines(study: optuna.Study, baselines: Mapping[str, float]) -> None:
@@ -271,15 +285,13 @@ def _known_runs(storage: BaseStorage) -> str:
 # -- the table -----------------------------------------------------------------------------------
 
 
-def table(summary: RunSummary) -> RenderableType:
-    """Return the final table of a run, for a console."""
-    result = Table(title=f"Run {summary.name}", title_justify="left")
-    result.add_column("study")
-    for heading in ("trials", "seconds", "CE", "accuracy", "test CE", "test acc."):
-        result.add_column(heading, justify="right")
-    result.add_column("ended")
-    for i, phase in enumerate(summary.phases):
-        cells = [
+def rows(summary: RunSummary) -> list[list[str]]:
+    """Return the rows of a run's final table: its phases, then what to compare them with.
+
+    A row has a cell for each of :data:`HEADINGS`.
+    """
+    found = [
+        [
             phase.study,
             str(phase.n_trials),
             f"{phase.seconds:.1f}",
@@ -287,13 +299,25 @@ def table(summary: RunSummary) -> RenderableType:
             *_numbers(phase.test),
             phase.ended or "not yet",
         ]
-        result.add_row(*cells, style="bold" if i == summary.best_phase else "")
-    result.add_section()
+        for phase in summary.phases
+    ]
     if summary.first_test is not None:
-        result.add_row("first random genome", "", "", "", "", *_numbers(summary.first_test))
+        found.append(["first random genome", *4 * [""], *_numbers(summary.first_test), ""])
     for name, cross_entropy in summary.baselines.items():
-        result.add_row(f"baseline: {name}", "", "", "", "", f"{cross_entropy:.4f}")
-    return Group(result, Text(_verdict(summary)))
+        found.append([f"baseline: {name}", *4 * [""], f"{cross_entropy:.4f}", "", ""])
+    return found
+
+
+def table(summary: RunSummary) -> RenderableType:
+    """Return the final table of a run, for a console."""
+    result = Table(title=f"Run {summary.name}", title_justify="left")
+    for heading in HEADINGS:
+        result.add_column(heading, justify="left" if heading in TEXTS else "right")
+    for i, row in enumerate(rows(summary)):
+        result.add_row(*row, style="bold" if i == summary.best_phase else "")
+        if i == len(summary.phases) - 1:
+            result.add_section()
+    return Group(result, Text(verdict(summary)))
 
 
 def generations_table(storage: BaseStorage, run: str) -> RenderableType:
@@ -351,7 +375,8 @@ def _numbers(pair: tuple[float, float] | None) -> tuple[str, str]:
     return ("", "") if pair is None else (f"{pair[0]:.4f}", f"{pair[1]:.4f}")
 
 
-def _verdict(summary: RunSummary) -> str:
+def verdict(summary: RunSummary) -> str:
+    """Return in a sentence which trial is best."""
     if summary.best_phase is None:
         return "No trial has ended yet."
     best = summary.phases[summary.best_phase]

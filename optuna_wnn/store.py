@@ -42,6 +42,7 @@ _CLUSTER_LOSSES: Final = "wnn:cluster-losses"
 _STUDY: Final = "wnn:study:"
 _WORKER: Final = "wnn:worker:"
 _GENERATION: Final = "wnn:generation:"
+_FIGURE: Final = "dashboard:plot_data:"  # what optuna-dashboard 0.21 writes
 _CONSTRAINTS: Final = "constraints"  # what both Optuna 5 and optuna-dashboard 0.21 read
 
 _VERSION: Final = "1"
@@ -527,6 +528,14 @@ def read_generations(study: optuna.Study) -> dict[int, list[Any]]:
         for key, plan in attributes.items()
         if key.startswith(_GENERATION)
     }
+
+
+def read_figure(study: optuna.Study, name: str) -> str:
+    """Return the JSON text of a figure that optuna-dashboard saved with a study, or nothing."""
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    prefix = f"{_FIGURE}{name}:"
+    count = sum(key.startswith(prefix) for key in attributes)
+    return "".join(attributes[f"{prefix}{i}"] for i in range(count))
 
 
 def register_worker(study: optuna.Study, worker: str) -> None:

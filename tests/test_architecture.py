@@ -20,8 +20,8 @@ FLOORS = [
         "genome memory variation moves fitness schedule packing store storages journal workers "
         "strict_yaml validation config sources tasks",
         "space evaluators network report schema",
-        "samplers",
-        "chain phases plan sweep",
+        "samplers traces figures notes",
+        "chain phases plan sweep dashboard pages",
         "console cli",
     )
 ]
@@ -49,17 +49,20 @@ SAME_FLOOR = {
     ("plan", "phases"),
     ("sweep", "phases"),
     ("cli", "console"),
+    ("figures", "traces"),
+    ("notes", "traces"),
 }
 # Libraries that only these rooms know.
 LIBRARIES = {
     "optuna": {
         *("store", "storages", "journal", "space", "report"),
-        *("samplers", "chain", "phases", "sweep"),
+        *("samplers", "chain", "phases", "sweep", "traces", "dashboard"),
     },
     "numba": {"evaluators"},
     "llvmlite": {"evaluators"},
     "mlx": {"evaluators"},
-    "plotly": {"report"},
+    "plotly": {"figures", "pages", "dashboard"},
+    "optuna_dashboard": {"dashboard"},
 }
 # Names of Optuna that are private: `store` alone spells them.
 PRIVATE = {"_storage", "_trial_id", "_study_id", "_get_trials"}
