@@ -157,9 +157,7 @@ def _run(chosen: argparse.Namespace) -> None:
             dashboard.refresh(search.storage, config.name)
     console.print(report.table(summary))
     if not dashboard.is_available():
-        console.print(
-            "For notes and figures in optuna-dashboard: pip install 'optuna-wnn[dashboard]'"
-        )
+        print("For notes and figures in optuna-dashboard: pip install 'optuna-wnn[dashboard]'")
 
 
 def _init(chosen: argparse.Namespace) -> None:

@@ -62,11 +62,12 @@ def inputs(genome: Genome, n_inputs: int, input_groups: tuple[int, int], owner: 
     Args:
         genome: The genome.
         n_inputs: ``B``, the number of input bits.
-        input_groups: How they are laid out: (positions, bits per position). Inputs beyond these
-            make further positions.
+        input_groups: How they are laid out: (positions, bits per position). Inputs beyond these,
+            the target's own bits, make further positions.
         owner: Whose genome it is, for the title.
     """
     width = input_groups[1]
+    beyond = n_inputs > input_groups[0] * width
     positions = max(input_groups[0], -(-n_inputs // width))
     counts = np.full(positions * width, np.nan)
     counts[:n_inputs] = np.bincount(genome.connections, minlength=n_inputs)[:n_inputs]
@@ -91,7 +92,8 @@ def inputs(genome: Genome, n_inputs: int, input_groups: tuple[int, int], owner: 
     return style.styled(
         figure,
         "Observed input bits",
-        f"best of {owner}: {n_inputs:,} input bits, {genome.n_connections:,} connections",
+        f"best of {owner}: {n_inputs:,} input bits, {genome.n_connections:,} connections"
+        + (f"; from position {input_groups[0]} on the target's own" if beyond else ""),
     )
 
 
@@ -105,16 +107,21 @@ def _add_band(
 ) -> None:
     """Draw a mean with the range around it; ``heights`` are lowest, mean and highest."""
     lows, means, highs = heights
-    common = {"x": firsts.tolist(), "row": row, "col": 1, "mode": "lines"}
     edge = {"width": 0, "shape": "hv", "color": colour}
-    hover = f"from cluster %{{x}} on: %{{y}} {name}<extra>{{0}}</extra>"
-    for y, line, fill, what in (
-        (lows, edge, None, "lowest"),
-        (highs, edge, "tonexty", "highest"),
-        (means, {"width": 2, "shape": "hv", "color": colour}, None, "mean"),
+    for what, y, line, fill in (
+        ("lowest", lows, edge, None),
+        ("highest", highs, edge, "tonexty"),
+        ("mean", means, {"width": 2, "shape": "hv", "color": colour}, None),
     ):
         figure.add_scatter(
-            y=style.rounded(y), line=line, fill=fill, hovertemplate=hover.format(what), **common
+            x=firsts.tolist(),
+            y=style.rounded(y),
+            mode="lines",
+            line=line,
+            fill=fill,
+            hovertemplate=f"from cluster %{{x}} on: {what} %{{y}} {name}<extra></extra>",
+            row=row,
+            col=1,
         )
 
 
