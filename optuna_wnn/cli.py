@@ -147,17 +147,22 @@ def _run(chosen: argparse.Namespace) -> None:
 
         def watch(progress: Progress) -> None:
             display.show(progress)
-            if progress.event == "end" and dashboard.is_available():
-                dashboard.refresh(search.storage, config.name, only=progress.phase)
+            if progress.event == "end" and progress.phase + 1 < progress.n_phases:
+                _show_in_dashboard(search, progress.phase)
             swallowed.check()
 
         search.watch(watch)
         summary = search.run()
-        if dashboard.is_available():
-            dashboard.refresh(search.storage, config.name)
+        _show_in_dashboard(search)
     console.print(report.table(summary))
     if not dashboard.is_available():
         print("For notes and figures in optuna-dashboard: pip install 'optuna-wnn[dashboard]'")
+
+
+def _show_in_dashboard(search: PhasedSearch, only: int | None = None) -> None:
+    """Bring what optuna-dashboard shows of a run up to date, if that is installed."""
+    if dashboard.is_available():
+        dashboard.refresh(search.storage, search.config.name, only)
 
 
 def _init(chosen: argparse.Namespace) -> None:
