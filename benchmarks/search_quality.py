@@ -15,6 +15,8 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,12 @@ from optuna_wnn import MemorySettings
 from optuna_wnn import WNNGeneticSampler
 from optuna_wnn import WNNTabuSearchSampler
 from optuna_wnn import load_task
+from optuna_wnn import set_genome
 from optuna_wnn.config import RunConfig
 from optuna_wnn.config import parse_config
 from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.evaluators import create_evaluator
-from optuna_wnn.memory import Vote
+from optuna_wnn.memory import FitnessOn
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.phases import Progress
 from optuna_wnn.store import genome_reader
@@ -39,17 +42,31 @@ from optuna_wnn.tasks import Task
 from optuna_wnn.tasks.base import pack_bits
 
 
+_KEYS = ("task", "fitness_on", "seed", "method")
 Curve = list[tuple[int, float, float, float]]  # evaluations, CPU seconds, fitness CE, test CE
 
+# Where the loss is a sum over clusters (bits), the genetic algorithm keeps the best of each and
+# judges as many moves at once as there are clusters, so its phases get the budget; where one
+# loss judges all (classes), small steps of a tabu search gain most.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "digits": {"neurons": (4, 12), "bits": (4, 10), "start": (8, 8)},
-    "python-docs": {"neurons": (4, 16), "bits": (8, 16), "start": (8, 14)},
+    "digits": {
+        "space": {"neurons": [16, 64], "bits": [4, 10], "start_neurons": 48, "start_bits": 8},
+        "search": {"population_size": 6, "n_neighbors": 50, "improvement": "first"},
+        "shares": (0.03, 0.1, 0.03, 0.1, 0.03, 0.71),
+    },
+    "python-docs": {
+        "space": {"neurons": [4, 16], "bits": [8, 16], "start_neurons": 8, "start_bits": 14},
+        "search": {
+            "population_size": 6,
+            "crossover_rate": 1.0,
+            "mutation_rate": 1.0,
+            "n_neighbors": 50,
+            "improvement": "first",
+        },
+        "shares": (0.15, 0.02, 0.15, 0.02, 0.64, 0.02),
+    },
 }
-
-
-# Of the budget, by phase: small moves gain most, so the tabu searches get most.
-SHARES = (0.03, 0.1, 0.03, 0.1, 0.03, 0.71)
-SMALL_STEPS = {"population_size": 6, "n_neighbors": 50, "improvement": "first"}
+_LEFT_OUT = 46_600  # examples of python-docs where each is left out in turn: as many as validate
 
 
 def digits(seed: int) -> Task:
@@ -99,13 +116,14 @@ def one_study(
 ) -> None:
     """Run one sampler on the genome objective."""
 
-    def objective(trial: optuna.Trial) -> tuple[float, float]:
+    def objective(trial: optuna.Trial) -> float:
         genome = space.suggest(trial)
         result = recorder.evaluator.evaluate(genome)
+        set_genome(trial, genome, result.cluster_losses)
         recorder.see(result.cross_entropy, genome)
-        return result.cross_entropy, result.accuracy
+        return result.cross_entropy
 
-    study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
+    study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=budget)
 
 
@@ -137,29 +155,32 @@ def methods(
 ) -> dict[str, Callable[[Recorder], None]]:
     """Return all methods by name."""
     settings = SETTINGS[task.name]
-    space = GenomeSpace.for_task(task, neurons=settings["neurons"], bits=settings["bits"])
+    neurons, bits = (tuple(settings["space"][name]) for name in ("neurons", "bits"))
+    space = GenomeSpace.for_task(task, neurons=neurons, bits=bits)
 
-    def study(make: Callable[[], optuna.samplers.BaseSampler]) -> Callable[[Recorder], None]:
-        return lambda recorder: one_study(make(), recorder, space, budget)
-
-    def phases(
-        refine: int, shares: tuple[float, ...], **search: Any
+    def study(
+        make: Callable[..., optuna.samplers.BaseSampler], space: GenomeSpace = space, **how: Any
     ) -> Callable[[Recorder], None]:
-        names = [(m, d) for d in ("neurons", "bits", "connections") for m in ("ga", "ts")]
+        return lambda recorder: one_study(make(seed=seed, **how), recorder, space, budget)
+
+    def climber(neurons: int, bits: int) -> Callable[[Recorder], None]:
+        wiring = GenomeSpace.for_task(task, neurons=neurons, bits=bits, free=["connections"])
+        return study(WNNTabuSearchSampler, wiring, n_neighbors=1)
+
+    def phases(refine: int) -> Callable[[Recorder], None]:
         document: dict[str, Any] = {
             "name": "pipeline",
             "seed": seed,
             "task": {"kind": "python-docs"},
-            "space": {
-                "neurons": list(settings["neurons"]),
-                "bits": list(settings["bits"]),
-                "start_neurons": settings["start"][0],
-                "start_bits": settings["start"][1],
-            },
-            "search": search,
+            "space": settings["space"],
+            "search": settings["search"],
             "phases": [
                 {"method": method, "free": free, "trials": max(4, round(share * budget))}
-                for (method, free), share in zip(names, shares, strict=True)
+                for (free, method), share in zip(
+                    product(("neurons", "bits", "connections"), ("ga", "ts")),
+                    settings["shares"],
+                    strict=True,
+                )
             ],
         }
         for phase in document["phases"]:
@@ -169,57 +190,68 @@ def methods(
         config = parse_config(document).model_copy(update={"memory": memory})
         return lambda recorder: pipeline(recorder, config, task)
 
+    start = settings["space"]["start_neurons"], settings["space"]["start_bits"]
     return {
-        "random": study(lambda: optuna.samplers.RandomSampler(seed=seed)),
-        "TPE": study(lambda: optuna.samplers.TPESampler(seed=seed)),
-        "NSGA-II": study(lambda: optuna.samplers.NSGAIISampler(seed=seed)),
-        "hill climber": study(lambda: WNNTabuSearchSampler(seed=seed, n_neighbors=1)),
-        "WNN GA": study(lambda: WNNGeneticSampler(seed=seed)),
-        "WNN tabu": study(lambda: WNNTabuSearchSampler(seed=seed)),
-        "six phases, equal": phases(0, (1 / 6,) * 6, population_size=20, n_neighbors=10),
-        "six phases": phases(0, SHARES, **SMALL_STEPS),
-        "six phases, refined": phases(9, SHARES, **SMALL_STEPS),
+        "random": study(optuna.samplers.RandomSampler),
+        "TPE": study(optuna.samplers.TPESampler),
+        "NSGA-II": study(optuna.samplers.NSGAIISampler),
+        "hill climber": climber(*start),
+        "hill climber, largest": climber(neurons[1], bits[1]),
+        "WNN GA, blind": study(WNNGeneticSampler, crossover="blind"),
+        "WNN GA": study(WNNGeneticSampler),
+        "WNN tabu": study(WNNTabuSearchSampler),
+        "six phases": phases(0),
+        "six phases, refined": phases(9),
     }
 
 
-def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Run everything that was asked for; one record per method, task, fitness and seed."""
-    records = []
-    for name in arguments.tasks:
-        for fitness_on in arguments.fitness_on:
-            vote: Vote = "log_odds" if name == "digits" else "confidence"
-            memory = MemorySettings(
-                vote=vote,
-                fitness_on=fitness_on,
-                temperature=(arguments.temperature or "fit") if name == "digits" else 1.0,
+def prepared(name: str, fitness_on: FitnessOn, seed: int) -> tuple[Task, MemorySettings]:
+    """Return a task, and how its neurons remember."""
+    if name == "digits":
+        return digits(seed), MemorySettings(
+            vote="log_odds", fitness_on=fitness_on, temperature="fit"
+        )
+    task = load_task("python-docs")
+    if fitness_on == "leave_one_out":
+        few = Examples(task.train.inputs[:_LEFT_OUT], task.train.targets[:_LEFT_OUT])
+        task = replace(task, train=few)
+    return task, MemorySettings(vote="confidence", fitness_on=fitness_on)
+
+
+def run(arguments: argparse.Namespace, records: list[dict[str, Any]]) -> None:
+    """Run everything that was asked for and is not there; one record for each search."""
+    done = {tuple(r[key] for key in _KEYS) for r in records}
+    wanted = product(range(arguments.seeds), arguments.tasks, arguments.fitness_on)
+    for seed, name, fitness_on in wanted:
+        task, memory = prepared(name, fitness_on, seed)
+        for method, search in methods(task, memory, arguments.budget, seed).items():
+            if (arguments.methods and method not in arguments.methods) or (
+                (name, fitness_on, seed, method) in done
+            ):
+                continue
+            recorder = Recorder(create_evaluator(task, memory))
+            search(recorder)
+            evaluations, seconds = recorder.total
+            _, _, fitness, test = recorder.curve[-1]
+            print(
+                f"{name:12} {fitness_on:15} seed {seed}  {method:22} "
+                f"{evaluations:5} evaluations {seconds:7.1f} s  "
+                f"fitness {fitness:.4f}  test {test:.4f}",
+                flush=True,
             )
-            for seed in range(arguments.seeds):
-                task = digits(seed) if name == "digits" else load_task("python-docs")
-                for method, search in methods(task, memory, arguments.budget, seed).items():
-                    if arguments.methods and method not in arguments.methods:
-                        continue
-                    recorder = Recorder(create_evaluator(task, memory))
-                    search(recorder)
-                    evaluations, seconds = recorder.total
-                    _, _, fitness, test = recorder.curve[-1]
-                    print(
-                        f"{name:12} {fitness_on:15} seed {seed}  {method:20} "
-                        f"{evaluations:5} evaluations {seconds:7.1f} s  "
-                        f"fitness {fitness:.4f}  test {test:.4f}",
-                        flush=True,
-                    )
-                    records.append(
-                        {
-                            "task": name,
-                            "fitness_on": fitness_on,
-                            "seed": seed,
-                            "method": method,
-                            "evaluations": evaluations,
-                            "seconds": seconds,
-                            "curve": recorder.curve,
-                        }
-                    )
-    return records
+            values = (name, fitness_on, seed, method, evaluations, round(seconds, 2))
+            record = dict(zip((*_KEYS, "evaluations", "seconds"), values, strict=True))
+            records.append({**record, "curve": thinned(recorder.curve)})
+            if arguments.json is not None:
+                arguments.json.write_text(json.dumps(records))
+
+
+def thinned(curve: Curve) -> Curve:
+    """Return at most some hundred points of a curve, its first and its last among them."""
+    picked = np.unique(np.geomspace(1, len(curve), 100).astype(int)) - 1
+    return [
+        (n, round(s, 3), round(f, 5), round(t, 5)) for n, s, f, t in (curve[i] for i in picked)
+    ]
 
 
 def value_at(curve: Curve, column: int, limit: float) -> float:
@@ -291,8 +323,7 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", default=[])
     parser.add_argument("--budget", type=int, default=2000, help="evaluations of each method")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--temperature", type=float, help="of digits; fitted by default")
-    parser.add_argument("--json", type=Path, help="write the curves there, or add to them")
+    parser.add_argument("--json", type=Path, help="the curves: what is there is not run again")
     parser.add_argument("--pictures", type=Path, help="a folder for PNGs")
     parser.add_argument("--only-report", action="store_true", help="report what --json holds")
     arguments = parser.parse_args()
@@ -301,9 +332,7 @@ def main() -> int:
     if arguments.json is not None and arguments.json.exists():
         records = json.loads(arguments.json.read_text())
     if not arguments.only_report:
-        records += run(arguments)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(records))
+        run(arguments, records)
     print(f"\n{platform.machine()}, Python {platform.python_version()}\n\nAt equal evaluations:\n")
     print(table(records, 0))
     print("\nAt equal CPU time:\n")

@@ -207,7 +207,7 @@ class SearchSection(_Section):
     population_size: Annotated[int, Field(ge=2, strict=True)] = 20
     tournament_size: Count = 3
     crossover_rate: Share = 0.8
-    crossover: Literal["blind", "informed"] = "blind"
+    crossover: Literal["blind", "informed"] = "informed"
     mutation_rate: Share = 0.1
     n_neighbors: Count = 20
     tabu_tenure: NonNegative = 10

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_wnn.genome import DIMENSIONS
 from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Dimension
 from optuna_wnn.genome import Genome
@@ -319,9 +320,10 @@ def mutate(
 ) -> Genome:
     """Return a mutant that differs in the free dimensions only.
 
-    Each cluster mutates with probability ``rate``, and at least one does. A count moves by a
-    uniform step of at most a tenth of its range; in a cluster whose connections mutate, one
-    neuron in twenty, and at least one, has one connection rewired.
+    Each cluster mutates with probability ``rate``, and at least one does, each in one of the
+    free dimensions drawn at random: small steps are better ones. A count moves by a uniform step
+    of at most a tenth of its range; in a cluster whose connections mutate, one neuron in twenty,
+    and at least one, has one connection rewired.
 
     Args:
         genome: The genome; unchanged.
@@ -332,11 +334,14 @@ def mutate(
     """
     hit = rng.random(genome.n_clusters) < rate
     hit[rng.integers(genome.n_clusters)] = True
+    names = [name for name in DIMENSIONS if name in free]
+    drawn = rng.integers(len(names), size=genome.n_clusters)
+    mutates = {name: hit & (drawn == i) for i, name in enumerate(names)}
     neurons, bits = genome.neurons, genome.bits
     if "neurons" in free:
-        neurons = np.where(hit, _stepped(neurons, bounds.neurons, rng), neurons)
+        neurons = np.where(mutates["neurons"], _stepped(neurons, bounds.neurons, rng), neurons)
     if "bits" in free:
-        bits = np.where(hit, _stepped(bits, bounds.bits, rng), bits)
+        bits = np.where(mutates["bits"], _stepped(bits, bounds.bits, rng), bits)
     mutant = genome
     if neurons is not genome.neurons or bits is not genome.bits:
         mutant = resize(genome, neurons, bits, bounds, rng)
@@ -345,7 +350,8 @@ def mutate(
         starts = mutant.cluster_starts
         luckiest = starts[:-1] + (rng.random(len(hit)) * mutant.neurons).astype(np.int64)
         chance[luckiest] = 0.0
-        picked = np.flatnonzero(hit[mutant.neuron_cluster] & (chance < _REWIRED_NEURONS))
+        wired = mutates["connections"][mutant.neuron_cluster]
+        picked = np.flatnonzero(wired & (chance < _REWIRED_NEURONS))
         mutant = rewire(mutant, picked, bounds, rng)
     return mutant
 

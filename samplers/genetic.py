@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from typing import Final
 from typing import Literal
@@ -25,7 +26,6 @@ from optuna_wnn.samplers.parameters import random_value
 from optuna_wnn.schedule import AdaptiveScaling
 from optuna_wnn.schedule import Plan
 from optuna_wnn.schedule import Threshold
-from optuna_wnn.space import GenomeSpace
 from optuna_wnn.store import Child
 from optuna_wnn.variation import crossover
 from optuna_wnn.variation import mutate
@@ -37,6 +37,22 @@ _PATIENCE: Final = 8  # attempts at a new genome between two further mutations
 _WIDTH: Final = 0.1  # standard deviation of an ordinary parameter's mutation, of its range
 
 
+@dataclass(frozen=True)
+class _Pool:
+    """What a generation is bred from.
+
+    Attributes:
+        parents: The best trials so far, best first.
+        donors: For each cluster the number of the trial whose loss on it is the lowest,
+            ``int64[K]``; empty where trials store no such losses or crossover is blind.
+        losses: Those losses, ``float64[K]``.
+    """
+
+    parents: list[Record]
+    donors: NDArray[np.int64]
+    losses: NDArray[np.float64]
+
+
 class WNNGeneticSampler(GenomeSampler):
     """A genetic algorithm that searches the wiring of RAM networks.
 
@@ -46,7 +62,7 @@ class WNNGeneticSampler(GenomeSampler):
 
     1. has two parents, each the best of ``tournament_size`` that are drawn at random;
     2. takes every cluster, shape and wiring together, from either of them (with probability
-       ``crossover_rate``; else it copies the better one);
+       ``crossover_rate``; else it copies the first);
     3. mutates in the study's free dimensions (with ``mutation_rate`` per cluster, and in at
        least one cluster unless it was crossed), keeping every connection that it can;
     4. is made anew, up to 64 times, if the study has evaluated the same genome before.
@@ -79,11 +95,15 @@ class WNNGeneticSampler(GenomeSampler):
             calculator, or a :class:`~optuna_wnn.Fitness` with weights.
         tournament_size: Parents that compete to have a child; at least 1.
         crossover_rate: Probability that a child has two parents, in [0, 1].
-        crossover: Whether a child takes each cluster from a random parent (``blind``) or from
-            the one whose loss is lower on it (``informed``). The latter is for losses that are
-            sums over clusters, where the objective stores them (:func:`~optuna_wnn.set_genome`);
-            it is the optimal mixing of Thierens and Bosman, "Optimal mixing evolutionary
-            algorithms", GECCO 2011, with the parts given by the loss itself.
+        crossover: Where a crossed child takes its clusters from: each from one of its two
+            parents at random (``blind``), or each from the trial of the study whose loss on it
+            is the lowest (``informed``); the first child of a generation is then just that, and
+            the others are mutants of it. So one evaluation judges as many moves as clusters
+            mutate, and none that helped is lost: choose a ``mutation_rate`` of 1. It needs a
+            loss that is a sum over clusters (heads ``bits`` and ``chained_bits``), stored by
+            the objective (:func:`~optuna_wnn.set_genome`); without, crossover is blind. It is
+            the optimal mixing of Thierens and Bosman, "Optimal mixing evolutionary algorithms",
+            GECCO 2011, with the parts given by the loss itself.
         mutation_rate: Probability that a cluster, or an ordinary parameter, mutates, in [0, 1].
         threshold: An accuracy that trials must reach, rising from generation to generation;
             trials store by how much they miss its final bar as an Optuna constraint.
@@ -101,7 +121,7 @@ class WNNGeneticSampler(GenomeSampler):
         fitness: Fitness | FitnessCalculatorType | str = FitnessCalculatorType.CE,
         tournament_size: int = 3,
         crossover_rate: float = 0.8,
-        crossover: Crossover = "blind",
+        crossover: Crossover = "informed",
         mutation_rate: float = 0.1,
         threshold: Threshold | None = None,
         scaling: AdaptiveScaling | None = None,
@@ -134,75 +154,76 @@ class WNNGeneticSampler(GenomeSampler):
         draw: Callable[..., np.random.Generator],
     ) -> tuple[Child, Callable[[int], tuple[Genome, Child]] | None]:
         start = self._start(known, generation)
-        parents: list[Record] = start.state
+        pool: _Pool = start.state
         rng = draw()
         numbers: tuple[int, ...] = ()
-        if parents:
-            numbers = tuple(self._tournament(parents, rng).number for _ in range(2))
+        crossed = rng.random() < self._crossover_rate
+        informed = crossed and len(pool.donors) > 0
+        if informed:
+            numbers = tuple(np.unique(pool.donors).tolist())
+        elif pool.parents:
+            numbers = tuple(self._tournament(pool.parents, rng).number for _ in range(2))
         space = known.space
         if space is None:
             return Child(generation, index, numbers), None
 
         def make(attempt: int) -> tuple[Genome, Child]:
             rng = draw(attempt)
-            if numbers:
-                rate = start.plan.mutation_rate
-                genome = self._offspring(known, numbers, space, rate, rng)
-                for _ in range(attempt // _PATIENCE):  # ever farther from what is known
-                    genome = mutate(genome, space.bounds, space.free, rate, rng)
-            else:
+            if not numbers:
                 genome = space.sample(rng)
+                return genome, Child(generation, index, numbers, genome.handle)
+            rate = start.plan.mutation_rate
+            if informed:
+                genome = self._composite(known, pool.donors)
+                mutates = index > 0 or attempt > 0
+            else:
+                genome = self._offspring(known, numbers, crossed, rng)
+                # A crossed child may do without: each cluster then costs nothing to evaluate.
+                mutates = not crossed or bool((rng.random(genome.n_clusters) < rate).any())
+            # Ever farther from what is known.
+            for _ in range(mutates + attempt // _PATIENCE):
+                genome = mutate(genome, space.bounds, space.free, rate, rng)
             return genome, Child(generation, index, numbers, genome.handle)
 
         return Child(generation, index, numbers), make
 
     def _derive(
-        self, known: KnownStudy, generation: int, before: list[Record] | None, plan: Plan
-    ) -> list[Record]:
-        """Return the parents of a generation, best first."""
+        self, known: KnownStudy, generation: int, before: _Pool | None, plan: Plan
+    ) -> _Pool:
+        """Return what a generation is bred from."""
         if before is None:
-            return [r for r in self._parents(known, 0) if r.child.is_seed]
-        pool = {r.number: r for r in [*before, *self._parents(known, generation - 1)]}
-        records = list(pool.values())
-        missed = violations_of(records, plan.slack)
-        order = self._fitness_of(known).order(losses_of(records), missed)
-        return [records[i] for i in order[: plan.population]]
+            latest = parents = [r for r in self._parents(known, 0) if r.child.is_seed]
+            donors, losses = np.empty(0, np.int64), np.empty(0)
+        else:
+            latest = self._parents(known, generation - 1)
+            records = list({r.number: r for r in [*before.parents, *latest]}.values())
+            missed = violations_of(records, plan.slack)
+            order = self._fitness_of(known).order(losses_of(records), missed)
+            parents = [records[i] for i in order[: plan.population]]
+            donors, losses = before.donors, before.losses
+        if self._crossover == "informed":
+            for record in latest:
+                donors, losses = _with_donor(donors, losses, record)
+        return _Pool(parents, donors, losses)
 
     def _tournament(self, parents: list[Record], rng: np.random.Generator) -> Record:
         """Return the best of some parents drawn at random; they are in order, best first."""
         return parents[int(rng.integers(len(parents), size=self._tournament_size).min())]
 
     def _offspring(
-        self,
-        known: KnownStudy,
-        parents: tuple[int, ...],
-        space: GenomeSpace,
-        rate: float,
-        rng: np.random.Generator,
+        self, known: KnownStudy, parents: tuple[int, ...], crossed: bool, rng: np.random.Generator
     ) -> Genome:
-        """Return the child of two parents: crossed, mutated, or both."""
+        """Return the child of two parents before it mutates."""
         first, second = (known.history.genomes.read(number) for number in parents)
-        child = first
-        crossed = rng.random() < self._crossover_rate
-        if crossed:
-            blind = rng.random(first.n_clusters) < 0.5
-            child = crossover(first, second, self._better_clusters(known, parents, blind))
-        # A crossed child may do without mutation: each cluster then costs nothing to evaluate.
-        if crossed and (rng.random(child.n_clusters) >= rate).all():
-            return child
-        return mutate(child, space.bounds, space.free, rate, rng)
+        return crossover(first, second, rng.random(first.n_clusters) < 0.5) if crossed else first
 
-    def _better_clusters(
-        self, known: KnownStudy, parents: tuple[int, ...], blind: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
-        """Return which clusters a child takes from its second parent, ``bool[K]``."""
-        if self._crossover == "blind":
-            return blind
-        records = (known.history.record(number) for number in parents)
-        first, second = (r.cluster_losses if r is not None else None for r in records)
-        if first is None or second is None:
-            return blind
-        return np.where(first == second, blind, second < first)
+    def _composite(self, known: KnownStudy, donors: NDArray[np.int64]) -> Genome:
+        """Return the genome that has every cluster from its donor."""
+        numbers = np.unique(donors).tolist()
+        child = known.history.genomes.read(numbers[0])
+        for number in numbers[1:]:
+            child = crossover(child, known.history.genomes.read(number), donors == number)
+        return child
 
     def _parameter(
         self,
@@ -225,3 +246,16 @@ class WNNGeneticSampler(GenomeSampler):
         if rng.random() < rate or not crossed:
             return nearby_value(distribution, value, _WIDTH, rng)
         return value
+
+
+def _with_donor(
+    donors: NDArray[np.int64], losses: NDArray[np.float64], record: Record
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the donors and their losses after a trial; of equals the newer one stays."""
+    own = record.cluster_losses
+    if own is None:
+        return donors, losses
+    if not len(donors):
+        return np.full(len(own), record.number), own
+    better = own <= losses
+    return np.where(better, record.number, donors), np.where(better, own, losses)

@@ -23,6 +23,7 @@ from optuna_wnn import Bounds
 from optuna_wnn import Genome
 from optuna_wnn import GenomeSpace
 from optuna_wnn import WNNGeneticSampler
+from optuna_wnn import set_genome
 from optuna_wnn import store
 from optuna_wnn.store import Child
 
@@ -149,6 +150,69 @@ def test_without_mutation_every_cluster_comes_whole_from_a_parent() -> None:
             assert from_first or from_second or first == second or _was_known(genomes, trial)
             taken[int(from_second)] += first != second
     assert min(taken.values()) > 10
+
+
+def cluster_losses(genome: Genome) -> Any:
+    """Return a loss for each cluster that depends on it alone, ``float64[K]``."""
+    return np.array([genome.cluster(k).mean() for k in range(genome.n_clusters)])
+
+
+def mixed(n_trials: int = 64, **settings: Any) -> optuna.Study:
+    """Return a study of generations of 8 whose objective stores the losses of the clusters."""
+    study = study_of(
+        WNNGeneticSampler(
+            **{"seed": 1, "population_size": 8, "crossover_rate": 1.0, **settings},
+        )
+    )
+
+    def objective(trial: Trial) -> float:
+        genome = SPACE.suggest(trial)
+        set_genome(trial, genome, cluster_losses(genome))
+        return float(cluster_losses(genome).sum())
+
+    study.optimize(objective, n_trials=n_trials)
+    return study
+
+
+def test_the_first_child_of_a_generation_has_the_best_cluster_of_all_trials_everywhere() -> None:
+    study = mixed(mutation_rate=1.0)
+    losses = np.array([cluster_losses(genome) for genome in genomes_of(study)])
+    for generation in generations(study)[1:]:
+        first = generation[0].number
+        assert (losses[first] == losses[:first].min(axis=0)).all()
+
+
+def test_the_other_children_are_its_mutants() -> None:
+    study = mixed(mutation_rate=0.0)
+    genomes = genomes_of(study)
+    for generation in generations(study)[1:]:
+        best, *others = (genomes[trial.number] for trial in generation)
+        for other in others:
+            same = [np.array_equal(best.cluster(k), other.cluster(k)) for k in range(4)]
+            assert 2 <= sum(same) <= 3  # one cluster mutates, or two if the first try was known
+
+
+def test_the_parents_of_a_mixed_child_are_those_that_gave_it_a_cluster() -> None:
+    study = mixed(mutation_rate=1.0)
+    genomes = genomes_of(study)
+    for generation in generations(study)[1:]:
+        child = genomes[generation[0].number]
+        for number in child_of(generation[0]).parents:
+            gave = genomes[number]
+            assert any(np.array_equal(child.cluster(k), gave.cluster(k)) for k in range(4))
+
+
+def test_mixing_beats_blind_crossover_where_the_loss_is_a_sum_over_clusters() -> None:
+    informed, blind = (
+        min(trial.value or 0.0 for trial in mixed(160, crossover=crossover).trials)
+        for crossover in ("informed", "blind")
+    )
+    assert informed < blind
+
+
+def test_without_losses_of_clusters_crossover_is_blind() -> None:
+    one, other = searched(crossover="informed"), searched(crossover="blind")
+    assert [t.params for t in one.trials] == [t.params for t in other.trials]
 
 
 def _was_known(genomes: list[Genome], trial: FrozenTrial) -> bool:

@@ -279,6 +279,27 @@ def test_a_mutant_differs_in_the_free_dimensions_only(
 
 
 @given(genomes(BOUNDS), seeds)
+def test_a_cluster_mutates_in_one_dimension_at_a_time(genome: Genome, seed: int) -> None:
+    """So a step that helps is not undone by two that do not."""
+    mutant = mutate(genome, BOUNDS, ["neurons", "bits", "connections"], 1.0, rng(seed))
+    counts = [mutant.neurons != genome.neurons, mutant.bits != genome.bits]
+    assert np.sum(counts, axis=0).max() <= 1
+    for k in np.flatnonzero(mutant.bits != genome.bits):
+        for old, new in zip(genome.cluster(int(k)), mutant.cluster(int(k)), strict=True):
+            assert len(inputs(old) & inputs(new)) == min(len(old), len(new))
+
+
+def test_every_free_dimension_mutates_equally_often() -> None:
+    bounds = Bounds(3000, 40, (1, 6), (2, 8))
+    genome = random_genome(bounds, rng(1))
+    mutant = mutate(genome, bounds, {"connections", "bits", "neurons"}, 1.0, rng(2))
+    grown = (mutant.neurons != genome.neurons).sum()
+    widened = (mutant.bits != genome.bits).sum()
+    assert abs(grown - 1000) < 130
+    assert abs(widened - 1000) < 130
+
+
+@given(genomes(BOUNDS), seeds)
 def test_connections_that_mutate_move_one_at_a_time(genome: Genome, seed: int) -> None:
     mutant = mutate(genome, BOUNDS, ["connections"], 0.5, rng(seed))
     for k in range(genome.n_clusters):
