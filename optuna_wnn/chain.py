@@ -155,7 +155,7 @@ class StudyChain:
             started = report.read_configuration(study)
             if started is None:
                 continue  # killed before it was written
-            changes = list(_differences(started, wanted))
+            changes = list(differences(started, wanted))
             if changes:
                 more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
                 raise InputError(
@@ -303,15 +303,15 @@ def _child(trial: FrozenTrial) -> Child | None:
     return store.read_child(trial.system_attrs)
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
     """Yield what differs between two JSON documents, a line each."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             inner = f"{path}.{key}" if path else str(key)
-            yield from _differences(old.get(key), new.get(key), inner)
+            yield from differences(old.get(key), new.get(key), inner)
     elif isinstance(old, list) and isinstance(new, list):
         for i, (before, now) in enumerate(zip(old, new, strict=False)):
-            yield from _differences(before, now, f"{path}.{i}")
+            yield from differences(before, now, f"{path}.{i}")
         if len(old) != len(new):
             yield f"{path} had {len(old)} entries, has {len(new)}"
     elif old != new and path == "data":

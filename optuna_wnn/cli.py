@@ -1,4 +1,4 @@
-"""The command ``optuna-wnn``: init, run, report, export."""
+"""The command ``optuna-wnn``: init, run, sweep, report, export."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ from optuna_wnn.console import Display
 from optuna_wnn.console import SwallowedInterrupts
 from optuna_wnn.console import open_console
 from optuna_wnn.errors import InputError
+from optuna_wnn.jobs import run_jobs
+from optuna_wnn.leaderboard import Entry
+from optuna_wnn.leaderboard import best_run
+from optuna_wnn.leaderboard import has_sweep
+from optuna_wnn.leaderboard import leaderboard
+from optuna_wnn.leaderboard import leaderboard_table
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.phases import Progress
 from optuna_wnn.phases import quieten_optuna
@@ -34,6 +40,11 @@ from optuna_wnn.sources import blamed
 from optuna_wnn.sources import load_config
 from optuna_wnn.storages import masked
 from optuna_wnn.storages import open_storage
+from optuna_wnn.sweep import Sweep
+from optuna_wnn.sweep_config import Definition
+from optuna_wnn.sweep_config import shown
+from optuna_wnn.sweep_config import with_threads
+from optuna_wnn.sweep_file import load_sweep
 from optuna_wnn.traces import read_trace
 
 
@@ -84,16 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run the phases of a configuration, or resume them")
     run.add_argument("config", metavar="CONFIG.yaml")
-    run.add_argument("--storage", metavar="URL", help="where the studies live")
-    run.add_argument("--name", help="what names the run's studies")
-    run.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key of the configuration, such as search.trials=50",
-    )
+    _add_overrides(run)
     run.add_argument(
         "--dry-run",
         action="store_true",
@@ -111,17 +113,29 @@ def _parser() -> argparse.ArgumentParser:
     schema = commands.add_parser("schema", help="print the JSON schema of configurations")
     schema.set_defaults(command=_schema)
 
-    shown = commands.add_parser("report", help="show what a run came to")
-    shown.add_argument("name", metavar="NAME")
-    shown.add_argument("--storage", metavar="URL", default=storage, help=_STORAGE_HELP)
-    shown.add_argument("--generations", action="store_true", help="show every generation, too")
-    shown.add_argument(
+    sweep = commands.add_parser("sweep", help="run, or resume, many configurations")
+    sweep.add_argument("config", metavar="SWEEP.yaml")
+    sweep.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share the work (default 1)",
+    )
+    _add_overrides(sweep)
+    sweep.set_defaults(command=_sweep)
+
+    told = commands.add_parser("report", help="show what a run or a sweep came to")
+    told.add_argument("name", metavar="NAME")
+    told.add_argument("--storage", metavar="URL", default=storage, help=_STORAGE_HELP)
+    told.add_argument("--generations", action="store_true", help="show every generation, too")
+    told.add_argument(
         "--settings", action="store_true", help="show every setting and where it came from, too"
     )
-    files = shown.add_mutually_exclusive_group()
+    files = told.add_mutually_exclusive_group()
     files.add_argument("--html", metavar="FILE", type=Path, help="write figures as a page, too")
     files.add_argument("--png", metavar="DIR", type=Path, help="write figures as pictures, too")
-    shown.set_defaults(command=_report)
+    told.set_defaults(command=_report)
 
     export = commands.add_parser("export", help="write the best genome of a run to a file")
     export.add_argument("name", metavar="NAME")
@@ -131,10 +145,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(chosen: argparse.Namespace) -> None:
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--storage", metavar="URL", help="where the studies live")
+    parser.add_argument("--name", help="what names its studies")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the configuration, such as search.trials=50",
+    )
+
+
+def _options(chosen: argparse.Namespace) -> dict[str, str]:
+    """Return the options of the command line that are keys of the configuration."""
     given = {"name": chosen.name, "storage": chosen.storage}
-    options = {key: value for key, value in given.items() if value is not None}
-    config = load_config(chosen.config, chosen.overrides, os.environ, options)
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    config = load_config(chosen.config, chosen.overrides, os.environ, _options(chosen))
     console = open_console()
     try:
         search = PhasedSearch(config, open_storage("memory:") if chosen.dry_run else None)
@@ -202,8 +233,49 @@ def _json(schema: Mapping[str, Any]) -> str:
     return json.dumps(schema, indent=2) + "\n"
 
 
+def _sweep(chosen: argparse.Namespace) -> None:
+    definition = load_sweep(chosen.config, chosen.overrides, os.environ, _options(chosen))
+    if chosen.jobs < 1 or (chosen.jobs > 1 and definition.storage == "memory:"):
+        raise InputError(f"--jobs {chosen.jobs}: give 1 or more, and memory: is for 1 only")
+    try:
+        sweep = Sweep(definition)
+    except InputError as error:
+        raise InputError(f"{chosen.config}: {error}") from error
+    if chosen.jobs > 1:
+        threads = max(1, (os.cpu_count() or 1) // chosen.jobs)
+        run_jobs(chosen.jobs, _work, with_threads(definition, threads))
+    else:
+        _watched(sweep)
+    open_console().print(leaderboard_table(leaderboard(sweep.storage, sweep.name)))
+
+
+def _work(definition: Definition) -> None:
+    """Do the work of one job of a sweep."""
+    quieten_optuna()
+    _watched(Sweep(definition))
+
+
+def _watched(sweep: Sweep) -> None:
+    with SwallowedInterrupts() as swallowed:
+        sweep.run(_tell, lambda progress: swallowed.check())
+
+
+def _tell(found: Entry, n_done: int, n_runs: int) -> None:
+    words = [f"[{n_done}/{n_runs}] {found.run}", shown(found.overrides)]
+    if found.validation is None:
+        words.append(f"failed: {found.reason}")
+    else:
+        words.append(f"CE {found.validation[0]:.4f}  accuracy {found.validation[1]:.4f}")
+        words.append(f"{found.n_trials} trials in {found.seconds:.1f} s")
+    print("  ".join(words), flush=True)
+
+
 def _report(chosen: argparse.Namespace) -> None:
     storage = open_storage(chosen.storage, must_exist=True)
+    if has_sweep(storage, chosen.name):
+        open_console().print(leaderboard_table(leaderboard(storage, chosen.name)))
+        if not report.study_names(storage, chosen.name):
+            return
     summary = report.summarise(storage, chosen.name)
     if chosen.settings:
         open_console().print(report.settings_table(storage, chosen.name))
@@ -221,7 +293,10 @@ def _report(chosen: argparse.Namespace) -> None:
 def _export(chosen: argparse.Namespace) -> None:
     if not chosen.path.endswith(".json.gz"):
         raise InputError(f"{chosen.path}: a genome is written as gzipped JSON; name it *.json.gz")
-    genome = report.best_genome(open_storage(chosen.storage, must_exist=True), chosen.name)
+    storage = open_storage(chosen.storage, must_exist=True)
+    is_run = report.study_names(storage, chosen.name) or not has_sweep(storage, chosen.name)
+    run = chosen.name if is_run else best_run(storage, chosen.name)
+    genome = report.best_genome(storage, run)
     genome.save(chosen.path)
     print(f"{chosen.path}: {genome}")
 

@@ -58,7 +58,13 @@ Free = Annotated[
 ]
 
 
-class _Section(BaseModel):
+Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class Section(BaseModel):
+    """A mapping of known keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -79,7 +85,7 @@ class TaskSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class SpaceSection(_Section):
+class SpaceSection(Section):
     """What genomes may look like, and what the first ones look like.
 
     Attributes:
@@ -111,7 +117,7 @@ class SpaceSection(_Section):
         return self
 
 
-class FitnessSection(_Section):
+class FitnessSection(Section):
     """Which of two trials is better.
 
     Attributes:
@@ -130,7 +136,7 @@ class FitnessSection(_Section):
         return Fitness(self.calculator, self.weights, self.accuracy_floor)
 
 
-class ThresholdSection(_Section):
+class ThresholdSection(Section):
     """The accuracy that trials must reach, rising over all phases together.
 
     ``absolute`` bars are accuracies; ``quantile`` ones are quantiles of the accuracies that a
@@ -153,7 +159,7 @@ class ThresholdSection(_Section):
         return self
 
 
-class ScalingSection(_Section):
+class ScalingSection(Section):
     """How population and mutation rate grow while there is no progress.
 
     Attributes:
@@ -175,7 +181,7 @@ class ScalingSection(_Section):
         return AdaptiveScaling(**self.model_dump())
 
 
-class SearchSection(_Section):
+class SearchSection(Section):
     """How a phase searches: the defaults of all phases.
 
     Attributes:
@@ -256,7 +262,7 @@ DEFAULT_PHASES: Final[tuple[dict[str, str], ...]] = tuple(
 )
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """Everything that a run is made of.
 
     Attributes:
@@ -277,8 +283,8 @@ class RunConfig(_Section):
             neurons, then over bits, then over connections.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
+    name: Name
+    seed: Seed = 0
     storage: str = "sqlite:///optuna-wnn.db"
     backend: str = "auto"
     threads: Count | None = None

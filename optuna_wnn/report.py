@@ -278,7 +278,7 @@ def _pair(values: Any) -> tuple[float, float] | None:
 
 def _known_runs(storage: BaseStorage) -> str:
     names = optuna.get_all_study_names(storage=storage)
-    runs = sorted({name.rpartition("/")[0] for name in names if "/" in name})
+    runs = sorted({name.partition("/")[0] for name in names if "/" in name})
     return f"it has {', '.join(runs)}" if runs else "it has none at all; check --storage"
 
 

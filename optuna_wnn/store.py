@@ -37,6 +37,7 @@ GENOME_PARAMETER: Final = "genome"
 
 _GENOME: Final = "wnn:genome"
 _CHILD: Final = "wnn:child"
+_CLAIM: Final = "wnn:claim"
 _STALE: Final = "wnn:stale"
 _CLUSTER_LOSSES: Final = "wnn:cluster-losses"
 _STUDY: Final = "wnn:study:"
@@ -499,6 +500,50 @@ def write_constraint(trial: Trial, violation: float) -> None:
 def constraint_attributes(violations: Sequence[float]) -> dict[str, list[float]]:
     """Return the system attributes that hold constraint values, for ``create_trial``."""
     return {_CONSTRAINTS: [float(v) for v in violations]} if violations else {}
+
+
+def create_trial(study: optuna.Study, template: FrozenTrial) -> int:
+    """Add a trial, in whatever state, in one step, and return its number.
+
+    Whoever looks for trials afterwards sees all of lower numbers.
+    """
+    storage = study._storage
+    created = storage.create_new_trial(study._study_id, template_trial=template)
+    return storage.get_trial(created).number
+
+
+def write_user_attributes(study: optuna.Study, number: int, attributes: Mapping[str, Any]) -> None:
+    """Store what the dashboard shows of a running trial."""
+    storage = study._storage
+    found = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    for name, value in attributes.items():
+        storage.set_trial_user_attr(found, name, value)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a trial of a sweep is: a worker runs one configuration.
+
+    Attributes:
+        place: The configuration's number within the sweep.
+        overrides: What it overrides, by dotted keys.
+        worker: The process that runs it; see :mod:`optuna_wnn.workers`.
+    """
+
+    place: int
+    overrides: Mapping[str, Any]
+    worker: str
+
+
+def claim_attributes(claim: Claim) -> dict[str, str]:
+    """Return the system attributes that hold a claim, for ``create_trial``."""
+    return {_CLAIM: json.dumps([claim.place, claim.overrides, claim.worker])}
+
+
+def read_claim(attributes: Mapping[str, Any]) -> Claim | None:
+    """Return the claim in a trial's system attributes, or ``None``."""
+    text = attributes.get(_CLAIM)
+    return None if text is None else Claim(*json.loads(text))
 
 
 # -- studies -------------------------------------------------------------------------------------

@@ -14,6 +14,10 @@ from pydantic import BaseModel
 from optuna_wnn.errors import InputError
 
 
+class Mismatch(InputError):
+    """Values that are right by themselves, but out of range or not made for each other."""
+
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -21,16 +25,18 @@ def parse_as(model: type[Model], document: Mapping[str, Any]) -> Model:
     """Return what a mapping describes, as a model.
 
     Raises:
-        InputError: If something in it is wrong; the line names the path of the key.
+        Mismatch: If values do not go together; the line names the path of a key.
+        InputError: If something else in it is wrong; the line names the path of the key.
     """
     try:
         return model.model_validate(dict(document))
     except pydantic.ValidationError as error:
-        raise InputError(_reason(error, model)) from error
+        text, is_mismatch = _reason(error, model)
+        raise (Mismatch if is_mismatch else InputError)(text) from error
 
 
-def _reason(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
-    """Return one line for the first thing that is wrong, and how many more there are."""
+def _reason(error: pydantic.ValidationError, model: type[BaseModel]) -> tuple[str, bool]:
+    """Return one line for the first thing that is wrong, and whether it is a mismatch."""
     problems = error.errors(include_url=False)
     # What a wrong ``search`` key does to every phase is said once, where it stands.
     problems.sort(key=lambda problem: problem["loc"][:1] == ("phases",))
@@ -42,7 +48,7 @@ def _reason(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
     kind, given = first["type"], first.get("input")
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
-        return str(cause)
+        return str(cause), True
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         text = f"{path}: there is no such key{_suggestion(first['loc'], model)}"
     elif kind == "missing":
@@ -52,7 +58,7 @@ def _reason(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
     else:
         wanted = _WANTED.get(kind, first["msg"].removeprefix("Value error, "))
         text = f"{path}: {wanted[:1].lower()}{wanted[1:]} (it is {_shown(given)})"
-    return text
+    return text, False
 
 
 _WANTED = {
@@ -74,14 +80,19 @@ def _shown(value: Any) -> str:
 
 def _suggestion(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
     """Return the key that was probably meant."""
-    known = list(fields_of(model))
+    known = _names(model)
     for name in location[:-1]:
         if isinstance(name, str) and (inner := section_of(model, name)) is not None:
-            model, known = inner, list(fields_of(inner))
+            model, known = inner, _names(inner)
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     if close:
         return f"; did you mean {close[0]}?"
     return f"; there are {', '.join(known)}"
+
+
+def _names(section: type[Any]) -> list[str]:
+    """Return the keys of a section as a file has them."""
+    return [getattr(field, "alias", None) or name for name, field in fields_of(section).items()]
 
 
 def fields_of(section: type[Any]) -> Mapping[str, Any]:

@@ -18,8 +18,8 @@ FLOORS = [
     for rooms in (
         "errors",
         "genome memory variation moves fitness schedule packing store storages journal workers "
-        "strict_yaml validation config sources tasks",
-        "space evaluators network report schema",
+        "strict_yaml validation config sources tasks jobs",
+        "space evaluators network report schema sweep_config sweep_file axes leaderboard",
         "samplers traces figures notes",
         "chain phases plan sweep dashboard pages",
         "console cli",
@@ -47,6 +47,11 @@ SAME_FLOOR = {
     ("network", "evaluators"),
     ("phases", "chain"),
     ("plan", "phases"),
+    ("sweep_file", "sweep_config"),
+    ("axes", "sweep_config"),
+    ("leaderboard", "sweep_config"),
+    ("leaderboard", "report"),
+    ("sweep", "chain"),
     ("sweep", "phases"),
     ("cli", "console"),
     ("figures", "traces"),
@@ -56,7 +61,7 @@ SAME_FLOOR = {
 LIBRARIES = {
     "optuna": {
         *("store", "storages", "journal", "space", "report"),
-        *("samplers", "chain", "phases", "sweep", "traces", "dashboard"),
+        *("samplers", "chain", "phases", "sweep", "axes", "leaderboard", "traces", "dashboard"),
     },
     "numba": {"evaluators"},
     "llvmlite": {"evaluators"},

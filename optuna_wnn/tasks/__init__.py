@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any
 from typing import Final
 
@@ -15,7 +16,7 @@ from optuna_wnn.tasks.text import python_docs_task
 from optuna_wnn.tasks.text import text_task
 
 
-__all__ = ["TASKS", "Examples", "Task", "load_task"]
+__all__ = ["TASKS", "Examples", "Task", "check_options", "load_task"]
 
 TASKS: Final[dict[str, Callable[..., Task]]] = {
     "python-docs": python_docs_task,
@@ -36,6 +37,16 @@ def load_task(kind: str, **options: Any) -> Task:
     Raises:
         InputError: If the kind or an option is unknown or wrong, or a file is.
     """
+    check_options(kind, options)
+    return TASKS[kind](**options)
+
+
+def check_options(kind: str, options: Collection[str]) -> None:
+    """Check that a kind of task takes some options, whatever their values.
+
+    Raises:
+        InputError: If there is no such kind, or it takes other options.
+    """
     if kind not in tuple(TASKS):
         raise InputError(f"task.kind: {kind!r} is not one of {', '.join(TASKS)}")
     known = inspect.signature(TASKS[kind]).parameters
@@ -44,4 +55,3 @@ def load_task(kind: str, **options: Any) -> Task:
             raise InputError(f"task.{name}: {kind} has no such option; it has {', '.join(known)}")
     if "path" in known and "path" not in options:
         raise InputError(f"task.path: {kind} needs the path of a file")
-    return TASKS[kind](**options)

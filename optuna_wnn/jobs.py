@@ -1,0 +1,60 @@
+"""Several processes of one machine that do the same work together."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from optuna_wnn.errors import InputError
+
+
+def run_jobs(n_jobs: int, work: Callable[..., None], *arguments: Any) -> None:
+    """Have several processes do the same, until all are done.
+
+    A job ends with the process that started it, even where that one is killed.
+
+    Args:
+        n_jobs: How many processes; at least 1.
+        work: What each of them does: a function of a module.
+        arguments: What it takes; they are pickled.
+
+    Raises:
+        InputError: If a process died.
+        KeyboardInterrupt: When the user interrupts.
+    """
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_job, args=(work, *arguments)) for _ in range(n_jobs)]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            process.join()
+    except KeyboardInterrupt:  # a terminal sends it to all of them
+        for process in processes:
+            process.join(10)
+            process.terminate()
+        raise
+    codes = [process.exitcode for process in processes]
+    if any(codes):
+        raise InputError(
+            f"--jobs: {len(codes) - codes.count(0)} of {n_jobs} died (exit codes "
+            f"{', '.join(map(str, codes))}); run the same command again to go on"
+        )
+
+
+def _job(work: Callable[..., None], *arguments: Any) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    try:
+        work(*arguments)
+    except KeyboardInterrupt:
+        os._exit(130)
