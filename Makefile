@@ -1,7 +1,7 @@
 # make demo   install into .venv and run a small search (run it again to resume)
 # make test   install what the tests need and run them
 # make lint   ruff and mypy
-# make docs   write the table of configuration keys into docs/configuration.md
+# make docs   write the tables of configuration keys into docs
 # make clean  delete everything that can be made again, .venv included
 #
 # PYTHON=python3.12 make ... picks another Python.
@@ -28,7 +28,7 @@ lint: $(VENV)/.installed-dev
 	MYPYPATH=build/typed $(BIN)/mypy build/typed/optuna_wnn $(wildcard benchmarks/*.py examples/*.py) tests
 
 docs: $(VENV)/.installed
-	$(BIN)/python -m optuna_wnn.schema docs/configuration.md
+	$(BIN)/python -m optuna_wnn.schema docs
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

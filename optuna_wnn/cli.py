@@ -34,6 +34,7 @@ from optuna_wnn.phases import quieten_optuna
 from optuna_wnn.plan import plan
 from optuna_wnn.plan import plan_table
 from optuna_wnn.schema import json_schema
+from optuna_wnn.schema import sweep_schema
 from optuna_wnn.schema import template
 from optuna_wnn.sources import PREFIX
 from optuna_wnn.sources import blamed
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     init.set_defaults(command=_init)
 
     schema = commands.add_parser("schema", help="print the JSON schema of configurations")
+    schema.add_argument("--sweep", action="store_true", help="of sweeps instead")
     schema.set_defaults(command=_schema)
 
     sweep = commands.add_parser("sweep", help="run, or resume, many configurations")
@@ -226,7 +228,7 @@ def _run_name(path: Path) -> str:
 
 
 def _schema(chosen: argparse.Namespace) -> None:
-    print(_json(json_schema()), end="")
+    print(_json(sweep_schema() if chosen.sweep else json_schema()), end="")
 
 
 def _json(schema: Mapping[str, Any]) -> str:

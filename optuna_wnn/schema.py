@@ -23,6 +23,7 @@ from optuna_wnn.config import DEFAULT_PHASES
 from optuna_wnn.config import PhaseSection
 from optuna_wnn.config import RunConfig
 from optuna_wnn.config import SearchSection
+from optuna_wnn.sweep_config import SweepConfig
 from optuna_wnn.tasks import TASKS
 from optuna_wnn.validation import fields_of
 from optuna_wnn.validation import section_of
@@ -79,8 +80,20 @@ def json_schema(model: type[BaseModel] = RunConfig) -> dict[str, Any]:
                 field.pop("default", None)  # what is inside has defaults of its own
             if section is PhaseSection and key in SearchSection.model_fields:
                 field.pop("default", None)  # it is what ``search`` says
-    schema["$defs"]["TaskSection"] = {"oneOf": [_task_schema(kind) for kind in TASKS]}
+    if model is RunConfig:
+        schema["$defs"]["TaskSection"] = {"oneOf": [_task_schema(kind) for kind in TASKS]}
     return {"$schema": _DIALECT, **_without_titles(schema)}
+
+
+def sweep_schema() -> dict[str, Any]:
+    """Return the JSON schema of a sweep's file: its base is a path, or a configuration."""
+    sweep, run = json_schema(SweepConfig), json_schema()
+    base = {key: run[key] for key in ("type", "properties", "additionalProperties")}
+    told = {"description": sweep["properties"]["base"]["description"]}
+    sweep["properties"]["base"] = {**told, "anyOf": [{"type": "string"}, base]}
+    choices = {"type": "array", "minItems": 1}
+    axis = {"anyOf": [sweep["$defs"]["Axis"], choices]}
+    return {**sweep, "$defs": {**run["$defs"], **sweep["$defs"], "Axis": axis}}
 
 
 def _sections(model: type[Any]) -> Iterator[type[Any]]:
@@ -326,13 +339,16 @@ def _comment(text: str, indent: str) -> list[str]:
     return [f"{indent}# {line}" for line in textwrap.wrap(text, _WIDTH - len(indent))]
 
 
-def with_key_table(page: str) -> str:
-    """Return a Markdown page with the table of all keys between its two marks."""
+def with_key_table(page: str, model: type[BaseModel] = RunConfig) -> str:
+    """Return a Markdown page with the table of all keys of a model between its two marks."""
     start, end = page.index("<!-- keys"), page.index("<!-- end of keys")
     mark = page[start : page.index("\n", start) + 1]
-    return f"{page[:start]}{mark}\n{key_table()}\n{page[end:]}"
+    return f"{page[:start]}{mark}\n{key_table(model)}\n{page[end:]}"
 
+
+PAGES: Final = {"configuration.md": RunConfig, "sweeps.md": SweepConfig}
 
 if __name__ == "__main__":
-    _page = Path(sys.argv[1])
-    _page.write_text(with_key_table(_page.read_text(encoding="utf-8")), encoding="utf-8")
+    for _name, _model in PAGES.items():
+        _page = Path(sys.argv[1], _name)
+        _page.write_text(with_key_table(_page.read_text("utf-8"), _model), "utf-8")

@@ -49,7 +49,7 @@ Number = Annotated[
 Base = Annotated[
     Any,
     pydantic.BeforeValidator(_file_or_mapping),
-    pydantic.WithJsonSchema({"type": ["string", "object"]}),
+    pydantic.WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]}),
 ]
 
 

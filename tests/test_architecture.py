@@ -49,6 +49,7 @@ SAME_FLOOR = {
     ("plan", "phases"),
     ("sweep_file", "sweep_config"),
     ("axes", "sweep_config"),
+    ("schema", "sweep_config"),
     ("leaderboard", "sweep_config"),
     ("leaderboard", "report"),
     ("sweep", "chain"),

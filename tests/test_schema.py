@@ -18,6 +18,7 @@ from optuna_wnn.config import parse_config
 from optuna_wnn.errors import InputError
 from optuna_wnn.schema import json_schema
 from optuna_wnn.schema import keys
+from optuna_wnn.schema import sweep_schema
 from optuna_wnn.schema import template
 from optuna_wnn.sources import load_config
 from optuna_wnn.tasks import TASKS
@@ -110,8 +111,38 @@ def test_the_schema_is_a_schema_and_printed(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_examples_validate_against_the_schema() -> None:
-    document = yaml.safe_load((ROOT / "examples" / "quickstart.yaml").read_text())
-    jsonschema.validate(document, json_schema())
+    for name, schema in (("quickstart", json_schema()), ("sweep", sweep_schema())):
+        document = yaml.safe_load((ROOT / "examples" / f"{name}.yaml").read_text())
+        jsonschema.validate(document, schema)
+
+
+SWEEP: dict[str, Any] = {"name": "x", "base": "run.yaml", "method": "tpe"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "holds"),
+    [
+        ({"space": {"seed": [1, 2]}, "trials": 3}, True),
+        ({"space": {"seed": {"low": 1, "high": 2}}, "trials": 3}, True),
+        ({"base": {"task": {"kind": "python-docs"}}}, True),
+        ({"method": "list", "list": [{"seed": 1}]}, True),
+        ({"base": {"task": {"kind": "python-docs"}, "serch": {}}}, False),
+        ({"base": 5}, False),
+        ({"space": {"seed": {"lowest": 1}}}, False),
+        ({"grid": {"seed": []}}, False),
+        ({"method": "hill"}, False),
+        ({"entries": []}, False),
+    ],
+)
+def test_the_schema_of_sweeps_knows_their_keys(changes: dict[str, Any], holds: bool) -> None:
+    jsonschema.Draft202012Validator.check_schema(sweep_schema())
+    valid = jsonschema.Draft202012Validator(sweep_schema()).is_valid({**SWEEP, **changes})
+    assert valid is holds
+
+
+def test_the_schema_of_sweeps_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "--sweep"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(sweep_schema()))
 
 
 VALID: list[dict[str, Any]] = [
