@@ -238,7 +238,7 @@ def _json(schema: Mapping[str, Any]) -> str:
 def _sweep(chosen: argparse.Namespace) -> None:
     definition = load_sweep(chosen.config, chosen.overrides, os.environ, _options(chosen))
     if chosen.jobs < 1 or (chosen.jobs > 1 and definition.storage == "memory:"):
-        raise InputError(f"--jobs {chosen.jobs}: give 1 or more, and memory: is for 1 only")
+        raise InputError(f"--jobs {chosen.jobs}: give 1 or more; a sweep in memory: has one")
     try:
         sweep = Sweep(definition)
     except InputError as error:
