@@ -346,7 +346,10 @@ def with_key_table(page: str, model: type[BaseModel] = RunConfig) -> str:
     return f"{page[:start]}{mark}\n{key_table(model)}\n{page[end:]}"
 
 
-PAGES: Final = {"configuration.md": RunConfig, "sweeps.md": SweepConfig}
+PAGES: Final[dict[str, type[BaseModel]]] = {
+    "configuration.md": RunConfig,
+    "sweeps.md": SweepConfig,
+}
 
 if __name__ == "__main__":
     for _name, _model in PAGES.items():
