@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _COST_SCALE: Final = 2.0**32  # of a nat: costs are integers, so sums and ties are exact
 _SLACK: Final = 1 << 16  # of a cost: more than what rounding can add up to
-_FIRST_WIDTH: Final = 4  # prefixes of an example that are followed at first
+_FIRST_WIDTH: Final = 16  # prefixes of an example that are followed at first
 _WIDENING: Final = 16  # how many times more where those are not enough
 _MOST_AT_ONCE: Final = 1 << 22  # prefixes that are followed at a time, of all examples together
 
@@ -182,7 +182,7 @@ class _Frontier:
     """First bits of codes, all equally many, that may still cost no more than the target.
 
     Attributes:
-        rows: The example of each, ascending, ``int64[F]``.
+        rows: The example of each, ``int64[F]``, in any order.
         prefixes: The bits, ``int64[F]``.
         costs: What they cost, ``int64[F]``.
     """
@@ -195,14 +195,25 @@ class _Frontier:
         return _Frontier(self.rows[kept], self.prefixes[kept], self.costs[kept])
 
     @classmethod
-    def merged(cls, *parts: _Frontier) -> _Frontier:
-        """Return all of them, by example and then by cost and prefix."""
-        rows, prefixes, costs = (
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("rows", "prefixes", "costs")
+    def joined(cls, *parts: _Frontier) -> _Frontier:
+        """Return all of them."""
+        return cls(
+            np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.prefixes for part in parts]),
+            np.concatenate([part.costs for part in parts]),
         )
-        order = np.lexsort((prefixes, costs, rows))
-        return cls(rows[order], prefixes[order], costs[order])
+
+    def beyond(self, width: int) -> NDArray[np.bool_]:
+        """Return which are not among the ``width`` cheapest of their example."""
+        marks = np.zeros(len(self.rows), bool)
+        crowded = np.flatnonzero(np.bincount(self.rows)[self.rows] > width)
+        if len(crowded):
+            rows = self.rows[crowded]
+            order = np.lexsort((self.prefixes[crowded], self.costs[crowded], rows))
+            rows = rows[order]
+            places = np.arange(len(rows)) - np.searchsorted(rows, rows)
+            marks[crowded[order[places >= width]]] = True
+        return marks
 
 
 class _Search:
@@ -266,14 +277,13 @@ class _Search:
             others = (self.targets[examples] >> (n_bits - 1 - bit)) ^ 1
             leaving = _Frontier(examples[leaves], others[leaves], (before + wrong)[leaves])
             before += self.terms[bit].right[examples]
-            frontier = _Frontier.merged(grown, leaving)
+            frontier = _Frontier.joined(grown, leaving)
             frontier = frontier.where(frontier.costs <= limits[frontier.rows])
             free = (n_bits - 1 - bit) * np.log(2) * _COST_SCALE
             most = frontier.costs + round(free) + (_SLACK if free else 0)
             beaten[frontier.rows[most < limits[frontier.rows]]] = True
             frontier = frontier.where(~beaten[frontier.rows])
-            first = np.searchsorted(frontier.rows, frontier.rows)
-            beyond = np.arange(len(first)) - first >= width
+            beyond = frontier.beyond(width)
             left[frontier.rows[beyond]] = True
             frontier = frontier.where(~beyond)
         tied = np.bincount(frontier.rows, minlength=len(self.targets))[examples]
@@ -289,7 +299,7 @@ class _Search:
         asked = frontier.where(~nothing)
         log_odds = self._log_odds_after(asked, bit)
         zero, one = _costs(softplus(log_odds)), _costs(softplus(-log_odds))
-        return _Frontier.merged(
+        return _Frontier.joined(
             _Frontier(rows[nothing], 2 * prefixes[nothing], costs[nothing]),
             _Frontier(asked.rows, 2 * asked.prefixes, asked.costs + zero),
             _Frontier(asked.rows, 2 * asked.prefixes + 1, asked.costs + one),
@@ -332,7 +342,7 @@ class Queries:
     """Inputs that examples of a reading might have had.
 
     Attributes:
-        rows: Which of the examples read each stands for, ascending, ``int64[Q]``.
+        rows: Which of the examples read each stands for, ``int64[Q]``.
         inputs: Packed, ``uint64[Q, words]``.
     """
 

@@ -174,8 +174,9 @@ class _Kernel:
     def query(self, cluster: Cluster, part: slice, queries: Queries) -> NDArray[np.int64]:
         """Return what some neurons of a cluster vote on queries, summed, ``int64[Q]``."""
         evaluator, cells = self.evaluator, self.evaluator.cells
-        sums = np.zeros(len(queries.rows), np.int64)
-        runs, starts = left_out_runs(self.reading, queries.rows)
+        order = np.argsort(queries.rows, kind="stable")
+        sums, ordered = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
+        runs, starts = left_out_runs(self.reading, queries.rows[order])
         query_sums(
             cluster.connections[part],
             sample_keys(cluster.hashes[part], evaluator.memory.sample_seed),
@@ -183,7 +184,7 @@ class _Kernel:
             self.train,
             evaluator.trained_positives(self.reading, cluster.index),
             runs,
-            np.asfortranarray(queries.inputs),
+            np.asfortranarray(queries.inputs[order]),
             starts,
             self.kind,
             np.uint64(self.start),
@@ -193,8 +194,9 @@ class _Kernel:
             cells.table,
             self.n_levels,
             evaluator.use_pext,
-            sums,
+            ordered,
         )
+        sums[order] = ordered
         return sums
 
     def __call__(self, place: int, cluster: Cluster, part: slice) -> ClusterVotes:
