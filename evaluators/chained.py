@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 
 _COST_SCALE: Final = 2.0**32  # of a nat: costs are integers, so sums and ties are exact
 _SLACK: Final = 1 << 16  # of a cost: more than what rounding can add up to
-_FIRST_WIDTH: Final = 16  # prefixes of an example that are followed at first
-_WIDENING: Final = 16  # how many times more where those are not enough
+# Prefixes of an example that are followed at first: where codes are short, so many that a second
+# turn, which trains all clusters again, is hardly ever needed; else only the most probable one.
+_FIRST_WIDTHS: Final = (16, 1)
+_SHORT: Final = 8  # bits
+_WIDENING: Final = 64  # how many times more are followed where those are not enough
 _MOST_AT_ONCE: Final = 1 << 22  # prefixes that are followed at a time, of all examples together
 
 
@@ -245,7 +248,7 @@ class _Search:
     def hits(self) -> NDArray[np.float64]:
         """Return how much each example counts as hit, ``float64[E]``."""
         hits = np.zeros(len(self.targets))
-        open_, width = np.arange(len(self.targets)), _FIRST_WIDTH
+        open_, width = np.arange(len(self.targets)), _FIRST_WIDTHS[self.n_bits > _SHORT]
         while len(open_):
             unsure = []
             at_once = max(1, _MOST_AT_ONCE // width)

@@ -119,7 +119,7 @@ def test_the_accuracy_does_not_depend_on_how_many_prefixes_are_followed(
     task = make_task("chained_bits", n_outputs=50)
     genome = make_genome(task, 3, [2, 5])
     expected = ReferenceEvaluator(task).evaluate(genome).accuracy
-    monkeypatch.setattr(head, "_FIRST_WIDTH", width)
+    monkeypatch.setattr(head, "_FIRST_WIDTHS", (width, width))
     monkeypatch.setattr(head, "_WIDENING", 2)
     monkeypatch.setattr(head, "_MOST_AT_ONCE", at_once)
     assert ReferenceEvaluator(task).evaluate(genome).accuracy == expected
