@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from optuna_wnn import Genome
 from optuna_wnn import GenomeSpace
 from optuna_wnn import InputError
 from optuna_wnn import load_task
+from optuna_wnn.cli import main
 from optuna_wnn.evaluators import chained as head
 from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.evaluators.base import Evaluator
@@ -311,3 +313,21 @@ def test_text_has_the_head_as_an_option() -> None:
     assert task.baselines == plain.baselines
     with pytest.raises(InputError, match=r"task\.head: 'tree' is not one of bits, chained_bits"):
         load_task("python-docs", head="tree")
+
+
+def test_a_run_of_the_head_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("the cat sat on the mat; the dog did not. " * 40)
+    Path("run.yaml").write_text(
+        "name: tiny\n"
+        "task: {kind: text, path: text.txt, context: 1, head: chained_bits}\n"
+        "space: {neurons: [2, 3], bits: [2, 4]}\n"
+        "search: {trials: 4, population_size: 3, n_neighbors: 3, crossover: informed,"
+        " refine_steps: 8}\n"
+    )
+    assert main(["run", "run.yaml"]) == 0
+    assert main(["export", "tiny", "best.json.gz"]) == 0
+    task = load_task("text", path="text.txt", context=1, head="chained_bits")
+    Genome.load("best.json.gz").check(
+        GenomeSpace.for_task(task, neurons=(2, 3), bits=(2, 4)).bounds
+    )
