@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 from networks import MEMORIES
+from networks import USABLE
 from networks import genomes
 from networks import make_genome
 from networks import make_task
@@ -30,7 +31,6 @@ from optuna_wnn.evaluators.reference import ReferenceEvaluator
 from optuna_wnn.evaluators.refine import Climb
 from optuna_wnn.evaluators.refine import Draws
 from optuna_wnn.evaluators.refine import unobserved
-from optuna_wnn.evaluators.registry import BACKENDS
 from optuna_wnn.evaluators.votes import lone_cluster
 from optuna_wnn.genome import DIMENSIONS
 from optuna_wnn.genome import Bounds
@@ -113,7 +113,7 @@ def test_the_refined_genome_is_known_already(
     assert np.array_equal(found.neuron_order, again.neuron_order)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", USABLE)
 @pytest.mark.parametrize("free", [*DIMENSIONS, "all"])
 @pytest.mark.parametrize("head", HEADS)
 def test_every_free_dimension_improves(backend: str, free: str, head: Head) -> None:
@@ -133,7 +133,7 @@ def test_every_free_dimension_improves(backend: str, free: str, head: Head) -> N
         assert np.array_equal(refined.bits, genome.bits)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", USABLE)
 @pytest.mark.parametrize("free", [CONNECTIONS, set(DIMENSIONS)])
 def test_the_result_is_a_function_of_the_seed(backend: str, free: set[Dimension]) -> None:
     task = make_task()
@@ -146,7 +146,7 @@ def test_the_result_is_a_function_of_the_seed(backend: str, free: set[Dimension]
     assert len({result.digest for result in results}) == 4
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", USABLE)
 @pytest.mark.parametrize("free", [CONNECTIONS, set(DIMENSIONS)])
 def test_no_cluster_observes_what_it_cannot_see(backend: str, free: set[Dimension]) -> None:
     task = make_task(n_inputs=20)
@@ -163,7 +163,7 @@ def test_no_cluster_observes_what_it_cannot_see(backend: str, free: set[Dimensio
     assert refined != start
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", USABLE)
 def test_a_neuron_that_sees_all_inputs_stays(backend: str) -> None:
     task = make_task(n_inputs=8)
     genome = make_genome(task, 2, [8])
@@ -172,7 +172,7 @@ def test_a_neuron_that_sees_all_inputs_stays(backend: str) -> None:
     assert refined.digest == genome.digest
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", USABLE)
 @pytest.mark.parametrize("free", [set(), CONNECTIONS])
 def test_no_steps_only_put_the_neurons_in_order(backend: str, free: set[Dimension]) -> None:
     task = make_task()
