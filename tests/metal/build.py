@@ -24,7 +24,7 @@ SANITIZERS: dict[str | None, tuple[str, ...]] = {
     "address": ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-g", "-fsanitize=thread"),
 }
-# CUDA's volatile accesses are no data races; g++ can tell them from others.
+# CUDA's volatile reads count as atomic ones; g++ can tell them from others.
 _VOLATILE = ("--param", "tsan-distinguish-volatile=1")
 _RUNTIME_FLAGS: dict[str | None, tuple[str, ...]] = {
     None: (),

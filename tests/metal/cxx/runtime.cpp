@@ -137,14 +137,12 @@ void meet(Meeting& place, bool orders_memory, int line) {
 Meeting& my_simdgroup() { return simdgroups[current / 32]; }
 
 #ifdef SHIM_THREAD
-// A volatile access is atomic enough for CUDA, so it races with nothing.
+// On CUDA a volatile read of a word that others update atomically is as good as an atomic one.
 extern "C" {
-void __tsan_volatile_read1(void*) {}
-void __tsan_volatile_read2(void*) {}
-void __tsan_volatile_read4(void*) {}
-void __tsan_volatile_write1(void*) {}
-void __tsan_volatile_write2(void*) {}
-void __tsan_volatile_write4(void*) {}
+int __tsan_atomic32_load(const volatile int*, int order);
+void __tsan_write4(void*);
+void __tsan_volatile_read4(void* place) { __tsan_atomic32_load(static_cast<int*>(place), 0); }
+void __tsan_volatile_write4(void* place) { __tsan_write4(place); }
 }
 
 // ThreadSanitizer forgets what is unmapped, where it would take a `free` for a write that races.
