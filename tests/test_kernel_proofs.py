@@ -1,0 +1,295 @@
+"""The GPU kernels are right, shown without a GPU.
+
+Their own text runs under sanitizers, in many orders of threads, and gives the reference's votes;
+what is broken in it on purpose is found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Any
+from typing import Literal
+
+import metal
+import numpy as np
+import pytest
+from metal import cuda
+from metal import language
+from networks import make_genome
+from networks import make_task
+
+from optuna_wnn.evaluators.readings import part_reading
+from optuna_wnn.evaluators.reference import ReferenceEvaluator
+from optuna_wnn.evaluators.votes import clusters_of
+from optuna_wnn.memory import MemorySettings
+
+
+if metal.missing() is not None:
+    pytest.skip(str(metal.missing()), allow_module_level=True)
+
+import mlx.core as mx
+
+from optuna_wnn.evaluators import gpu_plan
+from optuna_wnn.evaluators.mlx import MlxEvaluator
+
+
+Api = Literal["metal", "cuda"]
+APIS: tuple[Api, ...] = ("metal", "cuda")
+# Where examples lie in a table of slots, and with them their cells, depends on who comes first.
+ANY_ORDER = ("cells", "slots")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What kernels are given to do."""
+
+    memory: dict[str, Any]
+    bits: tuple[int, ...]
+    n_inputs: int = 50
+    sizes: tuple[int, int, int] = (150, 70, 1)
+
+
+DENSE = Work({"mode": "quad_weighted", "vote": "mean"}, bits=(3, 5))
+WIDE = Work({"mode": "quad_weighted", "vote": "mean", "sample_rate": 0.75}, bits=(40,))
+COUNTS = Work(
+    {"mode": "frequency", "vote": "confidence", "fitness_on": "leave_one_out"}, bits=(3, 40)
+)
+BLOCKS = Work(
+    {"mode": "frequency", "vote": "log_odds", "fitness_on": "leave_block_out", "blocks": 3},
+    bits=(2, 40),
+)
+WORKS = {"dense": DENSE, "wide": WIDE, "counts": COUNTS, "blocks": BLOCKS}
+
+
+def agrees(work: Work) -> bool:
+    """Return whether the kernels give the votes of the reference."""
+    task = make_task(n_inputs=work.n_inputs, n_outputs=3, sizes=work.sizes)
+    memory = MemorySettings(**work.memory)
+    clusters = clusters_of(make_genome(task, 3, list(work.bits)))
+    reading = part_reading(task, memory, "fitness")
+    expected = ReferenceEvaluator(task, memory).cluster_votes(clusters, reading)
+    found = MlxEvaluator(task, memory).cluster_votes(clusters, reading)
+    return all(
+        np.array_equal(votes.sums, right.sums) and np.array_equal(votes.scores, right.scores)
+        for votes, right in zip(found, expected, strict=True)
+    )
+
+
+def skip_without(sanitizer: str | None) -> None:
+    if metal.missing(sanitizer):
+        pytest.skip(str(metal.missing(sanitizer)))
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("sanitizer", [None, "address", "thread"])
+@pytest.mark.parametrize("name", WORKS)
+def test_votes_are_those_of_the_reference_in_every_order_of_threads(
+    name: str, sanitizer: str | None, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without(sanitizer)
+    for seed in (0,) if sanitizer else (0, 2, 4):
+        metal.install(
+            monkeypatch,
+            api=api,
+            sanitizer=sanitizer,
+            seed=seed,
+            any_order=ANY_ORDER if max(WORKS[name].bits) > gpu_plan.DENSE_BITS else (),
+        )
+        assert agrees(WORKS[name])
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """Kernels in whose text one piece is exchanged for another.
+
+    Attributes:
+        found_by: A sanitizer, ``"votes"`` for the comparison with the reference, or ``"reading"``
+            for the check of the text as Metal.
+    """
+
+    piece: str
+    instead: str
+    found_by: Literal["address", "thread", "votes", "reading"]
+    work: Work = field(default=DENSE)
+    api: Api = "metal"
+
+
+SAYS = {
+    "address": "AddressSanitizer|runtime error",
+    "thread": "data race",
+    "reading": "no matching function|no address space|undefined template|incomplete type",
+}
+BARRIER = "threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup)"
+MUTANTS = {
+    # What orders the threads of a threadgroup.
+    "no barrier before the others are heard": Mutant(
+        "RAM_BARRIER();\n  bool takes", "bool takes", "thread"
+    ),
+    "no barrier before the next examples": Mutant(
+        "cells[table + cell] = (uint8_t)state;\n  }\n  RAM_BARRIER();",
+        "cells[table + cell] = (uint8_t)state;\n  }",
+        "thread",
+    ),
+    "a barrier that orders no memory": Mutant(
+        BARRIER, "threadgroup_barrier(mem_flags::mem_none)", "thread"
+    ),
+    "a barrier of a SIMD-group's lanes only, on CUDA": Mutant(
+        "__syncthreads()", "", "thread", DENSE, "cuda"
+    ),
+    "all threads that address a cell move it": Mutant("if (takes)", "if (cell != NONE)", "thread"),
+    # Words that threads share.
+    "a plain update of a count": Mutant(
+        "return atomic_fetch_add_explicit((device atomic_uint*)place, value, "
+        "memory_order_relaxed);",
+        "const uint32_t before = *place; *place = before + value; return before;",
+        "thread",
+        COUNTS,
+    ),
+    "a plain update of a count, on CUDA": Mutant(
+        "return atomicAdd(place, value);",
+        "const uint32_t before = *place; *place = before + value; return before;",
+        "thread",
+        COUNTS,
+        "cuda",
+    ),
+    "a plain claim of a slot": Mutant(
+        "there = ram_atomic_claim(its_slots + slot, example + 1u)",
+        "its_slots[slot] = example + 1u",
+        "thread",
+        WIDE,
+    ),
+    "a plain claim of a slot, on CUDA": Mutant(
+        "return atomicCAS(place, 0u, value);",
+        "const uint32_t there = *place; if (there == 0u) *place = value; return there;",
+        "thread",
+        WIDE,
+        "cuda",
+    ),
+    "a weak exchange is tried once": Mutant(
+        "while (!atomic_compare_exchange_weak_explicit(",
+        "if (!atomic_compare_exchange_weak_explicit(",
+        "votes",
+        WIDE,
+    ),
+    # Where arrays end.
+    "one example too many is read": Mutant(
+        "if (e < n_examples) {\n      const uint32_t cell",
+        "if (e <= n_examples) {\n      const uint32_t cell",
+        "address",
+        Work(DENSE.memory, (3, 5), sizes=(64, 96, 1)),
+    ),
+    "one sum too many is written": Mutant(
+        "if (e < n_examples) {\n    const uint64_t place",
+        "if (e <= n_examples) {\n    const uint64_t place",
+        "address",
+    ),
+    "cells lie one further": Mutant(
+        "uint32_t state = cells[table + cell]", "uint32_t state = cells[table + cell + 1]", "votes"
+    ),
+    "a hash beyond the slots": Mutant(
+        "its_plan, size) & last;", "its_plan, size);", "address", WIDE
+    ),
+    "threads past the edge are not told": Mutant(
+        "i < last; i += THREADS", "i < last + THREADS; i += THREADS", "address", COUNTS, "cuda"
+    ),
+    # What is computed.
+    "the last example of a cell is left out": Mutant("other <= lane", "other < lane", "votes"),
+    "all addresses of a hash are one": Mutant(
+        "!= 0u) return false;", "!= 0u) return true;", "votes", WIDE
+    ),
+    "every lane adds its SIMD-group's score": Mutant(
+        "if (thread_index_in_simdgroup == 0u)", "if (true)", "votes"
+    ),
+    "no carry into the high word": Mutant(
+        "if (before + low < before) high += 1u;", "", "votes", BLOCKS
+    ),
+    "the example itself is not left out": Mutant("positives -= sign;", "", "votes", COUNTS),
+    "its block is not left out": Mutant("own_block[example] + ", "0u + ", "votes", BLOCKS),
+    "another sample is trained on": Mutant("< threshold;", "> threshold;", "votes", WIDE),
+    "an address loses its last bit": Mutant("i < bits; i++", "i + 1u < bits; i++", "votes"),
+    # What Metal would not compile.
+    "arrays said to be constant": Mutant("#define DEV device", "#define DEV constant", "reading"),
+    "a local variable handed on as the device's": Mutant(
+        "#define LOCAL thread", "#define LOCAL device", "reading"
+    ),
+    "a local variable handed on without a word": Mutant(
+        "#define LOCAL thread", "#define LOCAL", "reading"
+    ),
+    "an atomic of bytes": Mutant(
+        "(device atomic_uint*)place, value", "(device atomic<uchar>*)place, value", "reading"
+    ),
+}
+
+
+def plant(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Break every kernel that is made from now on; return in how many places, once each is."""
+    name = f"{mutant.api}_kernel"
+    make = getattr(mx.fast, name)
+    places: list[int] = []
+
+    def broken(*, source: str, header: str, **others: Any) -> Any:
+        places.append(source.count(mutant.piece) + header.count(mutant.piece))
+        return make(
+            source=source.replace(mutant.piece, mutant.instead),
+            header=header.replace(mutant.piece, mutant.instead),
+            **others,
+        )
+
+    monkeypatch.setattr(mx.fast, name, broken)
+    return places
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_what_is_broken_on_purpose_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant = MUTANTS[name]
+    sanitizer = mutant.found_by if mutant.found_by in ("address", "thread") else None
+    skip_without(sanitizer)
+    if mutant.found_by == "reading" and language.missing():
+        pytest.skip(str(language.missing()))
+    install = {
+        "api": mutant.api,
+        "sanitizer": sanitizer,
+        "any_order": ANY_ORDER,
+        "checked": mutant.found_by == "reading",
+    }
+    places = []
+    if mutant.found_by == "votes":
+        agreed = []
+        for seed in range(1, 5):
+            metal.install(monkeypatch, seed=seed, schedules=1, **install)
+            places = plant(mutant, monkeypatch)
+            agreed.append(agrees(mutant.work))
+        assert not all(agreed)
+    else:
+        metal.install(monkeypatch, **install)
+        places = plant(mutant, monkeypatch)
+        error = metal.Refused if mutant.found_by == "reading" else metal.Fault
+        with pytest.raises(error, match=SAYS[mutant.found_by]):
+            agrees(mutant.work)
+    assert sum(places) > 0, "the piece is in no kernel"
+
+
+def test_small_arrays_that_are_not_padded_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLX puts arrays of fewer than 8 elements elsewhere; the host pads them for that."""
+    if language.missing():
+        pytest.skip(str(language.missing()))
+    metal.install(monkeypatch)
+    work = Work(DENSE.memory, (1,), n_inputs=1)
+    assert agrees(work)
+    monkeypatch.setattr(gpu_plan, "LEAST_ELEMENTS", 1)
+    with pytest.raises(metal.Refused, match="no matching function"):
+        agrees(work)
+
+
+@pytest.mark.skipif(cuda.missing() is not None, reason=str(cuda.missing()))
+@pytest.mark.parametrize("name", ["dense", "counts"])
+def test_the_compiler_of_nvidia_takes_the_kernels(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shim = metal.install(monkeypatch, api="cuda", schedules=1)
+    assert agrees(WORKS[name])
+    texts = [launch.text for launch in shim.launches]
+    assert len(texts) == 2
+    for text in texts:
+        assert cuda.complaints(text, "sm_90a") == []
