@@ -1,5 +1,6 @@
 # make demo   install into .venv and run a small search (run it again to resume)
 # make test   install what the tests need and run them
+# make sanitize   the tests of the GPU kernels under sanitizers, on the processor
 # make lint   ruff and mypy
 # make docs   write the tables of configuration keys into docs
 # make clean  delete everything that can be made again, .venv included
@@ -11,13 +12,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test sanitize lint docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/optuna-wnn run examples/quickstart.yaml
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+sanitize: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 tests/test_metal_faults.py tests/test_kernel_proofs.py
+	METAL_SANITIZER=address $(BIN)/python -m pytest -n 2 tests/test_mlx.py
+	METAL_SANITIZER=thread $(BIN)/python -m pytest -n 2 tests/test_mlx.py
 
 # A type checker cannot follow package-dir, so it reads the packages through links in one tree.
 lint: $(VENV)/.installed-dev
