@@ -247,7 +247,7 @@ def test_what_is_broken_on_purpose_is_found(name: str, monkeypatch: pytest.Monke
     skip_without(sanitizer)
     if mutant.found_by == "reading" and language.missing():
         pytest.skip(str(language.missing()))
-    install = {
+    install: dict[str, Any] = {
         "api": mutant.api,
         "sanitizer": sanitizer,
         "any_order": ANY_ORDER,
