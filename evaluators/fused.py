@@ -1,8 +1,8 @@
 """The compiled path for what is evaluated most: inputs of one word, dense tables, no sampling.
 
 Addresses come from the ``pext`` instruction straight into the table access. Four neurons go
-side by side: their tables still fit the second-level cache, and the processor overlaps four
-chains of load, update and store where one would wait for itself.
+side by side, or two where four tables are too large: they still fit the cache, and the processor
+overlaps chains of load, update and store where one would wait for itself.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from optuna_wnn.evaluators.jit import pext
 
 
 ABREAST: Final = 4
-# Above, four tables of states or of counts no longer fit; neurons then go one by one.
+# Above, four tables of states or two of counts no longer fit; neurons then go one by one.
 STATE_BITS: Final = 18
 COUNT_BITS: Final = 14
+FOUR_BITS: Final = 10  # up to here four tables of counts fit the first-level cache
 
 U = np.uint64
 _HALF: Final = U(32)
@@ -113,58 +114,101 @@ def _read_counts(
 
 
 @compiled
+def _count_four(train: Any, positives: Any, masks: Any, cells: Any) -> None:
+    """Count all examples, and positive ones in the high half, in the tables of four neurons."""
+    m0, m1, m2, m3 = masks[0], masks[1], masks[2], masks[3]
+    c0, c1, c2, c3 = cells[0], cells[1], cells[2], cells[3]
+    for e in range(len(train)):
+        x, one = train[e], U(1) + (U(positives[e]) << _HALF)
+        c0[pext(x, m0)] += one
+        c1[pext(x, m1)] += one
+        c2[pext(x, m2)] += one
+        c3[pext(x, m3)] += one
+
+
+@compiled
+def _count_two(train: Any, positives: Any, masks: Any, cells: Any) -> None:
+    """Do the same for two neurons."""
+    m0, m1, c0, c1 = masks[0], masks[1], cells[0], cells[1]
+    for e in range(len(train)):
+        x, one = train[e], U(1) + (U(positives[e]) << _HALF)
+        c0[pext(x, m0)] += one
+        c1[pext(x, m1)] += one
+
+
+@compiled
+def _read_four(read: Any, positives: Any, masks: Any, cells: Any, sums: Any, totals: Any) -> None:
+    """Add the votes of four neurons to ``sums``; write each one's total, and of positives."""
+    m0, m1, m2, m3 = masks[0], masks[1], masks[2], masks[3]
+    c0, c1, c2, c3 = cells[0], cells[1], cells[2], cells[3]
+    s0, s1, s2, s3 = U(0), U(0), U(0), U(0)
+    p0, p1, p2, p3 = U(0), U(0), U(0), U(0)
+    for e in range(len(read)):
+        x, positive = read[e], U(0) - U(positives[e])
+        v0, v1, v2, v3 = c0[pext(x, m0)], c1[pext(x, m1)], c2[pext(x, m2)], c3[pext(x, m3)]
+        sums[e] += np.int64(v0 + v1 + v2 + v3)
+        s0, s1, s2, s3 = s0 + v0, s1 + v1, s2 + v2, s3 + v3
+        p0, p1 = p0 + (v0 & positive), p1 + (v1 & positive)
+        p2, p3 = p2 + (v2 & positive), p3 + (v3 & positive)
+    totals[0, 0], totals[1, 0], totals[2, 0], totals[3, 0] = s0, s1, s2, s3
+    totals[0, 1], totals[1, 1], totals[2, 1], totals[3, 1] = p0, p1, p2, p3
+
+
+@compiled
+def _read_two(read: Any, positives: Any, masks: Any, cells: Any, sums: Any, totals: Any) -> None:
+    """Do the same for two neurons."""
+    m0, m1, c0, c1 = masks[0], masks[1], cells[0], cells[1]
+    s0, s1, p0, p1 = U(0), U(0), U(0), U(0)
+    for e in range(len(read)):
+        x, positive = read[e], U(0) - U(positives[e])
+        v0, v1 = c0[pext(x, m0)], c1[pext(x, m1)]
+        sums[e] += np.int64(v0 + v1)
+        s0, s1 = s0 + v0, s1 + v1
+        p0, p1 = p0 + (v0 & positive), p1 + (v1 & positive)
+    totals[0, 0], totals[1, 0], totals[0, 1], totals[1, 1] = s0, s1, p0, p1
+
+
+@compiled
 def count_votes(
     connections: Any, train: Any, train_positives: Any, read: Any, read_positives: Any,
     kind: int, votes: Any, table: Any, n_levels: Any, sums: Any, scores: Any,
 ) -> None:  # fmt: skip
-    """Do what ``general_votes`` does for cells that count, four neurons at a time."""
+    """Do what ``general_votes`` does for cells that count, two or four neurons at a time."""
     n_neurons, n_bits = connections.shape
-    masks = masks_of(connections)
     n_cells = 1 << n_bits
-    cells = np.empty((4, n_cells), np.uint64)
-    c0, c1, c2, c3 = cells[0], cells[1], cells[2], cells[3]
+    together = 4 if n_bits <= FOUR_BITS else 2
+    masks = np.zeros(n_neurons + 3, np.uint64)  # the last neurons' companions see no input
+    masks[:n_neurons] = masks_of(connections)
+    cells = np.empty((together, n_cells), np.uint64)
+    totals = np.empty((together, 2), np.uint64)
     # Votes take the place of the counts where that is less work than one by one.
     in_place = 2 * n_cells <= len(read)
-    for n in range(0, n_neurons, 4):
-        m0 = masks[n]
-        m1 = masks[n + 1] if n + 1 < n_neurons else U(0)
-        m2 = masks[n + 2] if n + 2 < n_neurons else U(0)
-        m3 = masks[n + 3] if n + 3 < n_neurons else U(0)
-        abreast = min(4, n_neurons - n)
+    for n in range(0, n_neurons, together):
+        own = masks[n : n + together]
+        abreast = min(together, n_neurons - n)
         cells[:] = U(0)
-        for e in range(len(train)):
-            x = train[e]
-            one = U(1) + (U(train_positives[e]) << _HALF)
-            c0[pext(x, m0)] += one
-            c1[pext(x, m1)] += one
-            c2[pext(x, m2)] += one
-            c3[pext(x, m3)] += one
+        if together == 4:
+            _count_four(train, train_positives, own, cells)
+        else:
+            _count_two(train, train_positives, own, cells)
         if in_place:
             for i in range(abreast):
                 votes_of_cells(
                     cells[i], n_cells, kind, votes, table, n_levels, cells[i].view(np.int64)
                 )
             cells[abreast:] = U(0)
-            s0, s1, s2, s3 = U(0), U(0), U(0), U(0)
-            p0, p1, p2, p3 = U(0), U(0), U(0), U(0)
-            for e in range(len(read)):
-                x = read[e]
-                v0, v1, v2, v3 = c0[pext(x, m0)], c1[pext(x, m1)], c2[pext(x, m2)], c3[pext(x, m3)]
-                sums[e] += np.int64(v0 + v1 + v2 + v3)
-                positive = U(0) - U(read_positives[e])
-                s0, s1, s2, s3 = s0 + v0, s1 + v1, s2 + v2, s3 + v3
-                p0, p1 = p0 + (v0 & positive), p1 + (v1 & positive)
-                p2, p3 = p2 + (v2 & positive), p3 + (v3 & positive)
-            totals = (s0, s1, s2, s3)
-            of_positives = (p0, p1, p2, p3)
+            if together == 4:
+                _read_four(read, read_positives, own, cells, sums, totals)
+            else:
+                _read_two(read, read_positives, own, cells, sums, totals)
             for i in range(abreast):
-                scores[n + i, 0] += np.int64(totals[i] - of_positives[i])
-                scores[n + i, 1] += np.int64(of_positives[i])
+                scores[n + i, 0] += np.int64(totals[i, 0] - totals[i, 1])
+                scores[n + i, 1] += np.int64(totals[i, 1])
         else:
             for i in range(abreast):
                 _read_counts(
-                    cells[i], masks[n + i], read, read_positives, kind, votes, table, n_levels,
-                    sums, scores[n + i],
+                    cells[i], own[i], read, read_positives, kind, votes, table, n_levels, sums,
+                    scores[n + i],
                 )  # fmt: skip
 
 

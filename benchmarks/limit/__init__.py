@@ -45,7 +45,7 @@ class Limit:
             return ["counters_words"] if kind == "counter" else []
         if kind == "counter":
             return ["counters_1", "counters_4", "counters_8", "counters_packed"]
-        return ["counts"] if kind == "share" else []
+        return ["counts_1", "counts_2", "counts_4"] if kind == "share" else []
 
     def run(
         self,

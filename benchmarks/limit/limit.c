@@ -121,36 +121,54 @@ static inline u32 share(u64 cell) {
     return (u32)((twice * 256.0 + following) / (following * 2.0));
 }
 
-void counts(const u64 *train, const u8 *positives, long n_train, const u64 *read, long n_read,
-            const int *connections, int n_clusters, int per_cluster, int bits, u32 *sums) {
-    long size = 1L << bits;
-#pragma omp parallel
-    {
-        u64 *cells = room(size * sizeof *cells);
-#pragma omp for schedule(dynamic, 1)
-        for (int c = 0; c < n_clusters; c++) {
-            const u8 *y = positives + c * n_train;
-            u32 *sum = sums + c * n_read;
-            memset(sum, 0, n_read * sizeof *sum);
-            for (int n = 0; n < per_cluster; n++) {
-                const int *row = connections + ((long)c * per_cluster + n) * bits;
-                u64 mask = 0;
-                for (int i = 0; i < bits; i++) mask |= 1ull << row[i];
-                memset(cells, 0, size * sizeof *cells);
-                for (long e = 0; e < n_train; e++)
-                    cells[_pext_u64(train[e], mask)] += 1 + ((u64)y[e] << 32);
-                if (2 * size <= n_read) {
-                    for (long a = 0; a < size; a++) cells[a] = share(cells[a]);
-                    for (long e = 0; e < n_read; e++) sum[e] += cells[_pext_u64(read[e], mask)];
-                } else {
-                    for (long e = 0; e < n_read; e++)
-                        sum[e] += share(cells[_pext_u64(read[e], mask)]);
-                }
-            }
-        }
-        free(cells);
+#define COUNTS(ABREAST)                                                                          \
+    void counts_##ABREAST(const u64 *train, const u8 *positives, long n_train, const u64 *read,  \
+                          long n_read, const int *connections, int n_clusters, int per_cluster,  \
+                          int bits, u32 *sums) {                                                 \
+        long size = 1L << bits;                                                                  \
+        int groups = (per_cluster + ABREAST - 1) / ABREAST;                                      \
+        _Pragma("omp parallel") {                                                                \
+            u64 *cells = room(size * ABREAST * sizeof *cells);                                   \
+            _Pragma("omp for schedule(dynamic, 1)") for (int c = 0; c < n_clusters; c++) {       \
+                const u8 *y = positives + c * n_train;                                           \
+                u32 *sum = sums + c * n_read;                                                    \
+                memset(sum, 0, n_read * sizeof *sum);                                            \
+                for (int g = 0; g < groups; g++) {                                               \
+                    u64 masks[ABREAST] = {0};                                                    \
+                    int here = 0;                                                                \
+                    for (; here < ABREAST && g * ABREAST + here < per_cluster; here++) {         \
+                        const int *row = connections +                                           \
+                                         ((long)c * per_cluster + g * ABREAST + here) * bits;    \
+                        for (int i = 0; i < bits; i++) masks[here] |= 1ull << row[i];            \
+                    }                                                                            \
+                    memset(cells, 0, size * ABREAST * sizeof *cells);                            \
+                    for (long e = 0; e < n_train; e++) {                                         \
+                        u64 x = train[e], one = 1 + ((u64)y[e] << 32);                           \
+                        _Pragma("GCC unroll 4") for (int k = 0; k < ABREAST; k++)                \
+                            cells[k * size + _pext_u64(x, masks[k])] += one;                     \
+                    }                                                                            \
+                    int in_place = 2 * size <= n_read;                                           \
+                    if (in_place)                                                                \
+                        for (long a = 0; a < size * ABREAST; a++)                                \
+                            cells[a] = a < size * here ? share(cells[a]) : 0;                    \
+                    for (long e = 0; in_place && e < n_read; e++) {                              \
+                        u64 x = read[e], vote = 0;                                               \
+                        _Pragma("GCC unroll 4") for (int k = 0; k < ABREAST; k++)                \
+                            vote += cells[k * size + _pext_u64(x, masks[k])];                    \
+                        sum[e] += vote;                                                          \
+                    }                                                                            \
+                    for (int k = 0; !in_place && k < here; k++)                                  \
+                        for (long e = 0; e < n_read; e++)                                        \
+                            sum[e] += share(cells[k * size + _pext_u64(read[e], masks[k])]);     \
+                }                                                                                \
+            }                                                                                    \
+            free(cells);                                                                         \
+        }                                                                                        \
     }
-}
+
+COUNTS(1)
+COUNTS(2)
+COUNTS(4)
 
 /* Counters where an example takes several words; they come a word of all examples at a time, so
  * that an address is made of runs of consecutive loads. */
