@@ -1,10 +1,12 @@
 """How long evaluations take: every backend, plain C, NumPy and a peer, side by side in one run.
 
-python benchmarks/evaluation.py [--json FILE] [--repeats N] [--wisard-python PYTHON]
+python benchmarks/evaluation.py [--json FILE] [--repeats N] [--wisard-python PYTHON] [--parts …]
 
-What is compared takes turns and the best of each counts, so a busy machine does little harm.
-``PYTHON`` is an interpreter that has ``wisardpkg`` (``pip install --no-build-isolation wisardpkg``
-where pybind11 is installed).
+What is compared takes turns and the least of each counts. Seconds are CPU seconds of all threads
+over the number of processors, so other programs do little harm: on free processors the clock
+shows the same, but for the wait for the last thread. ``PYTHON`` is an interpreter that has
+``wisardpkg`` (``pip install --no-build-isolation wisardpkg`` where pybind11 is installed), by
+default this one.
 """
 
 from __future__ import annotations
@@ -16,19 +18,24 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from limit import Limit
-from numpy.typing import NDArray
+from peer import wisard_row
+from workloads import MEMORIES
+from workloads import Row
+from workloads import images_like
+from workloads import network
+from workloads import rewired
+from workloads import spent
+from workloads import take_turns
+from workloads import text_like
+from workloads import votes_of
 
-from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.evaluators.base import usable_processors
 from optuna_wnn.evaluators.readings import Reading
@@ -38,71 +45,10 @@ from optuna_wnn.genome import Genome
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.tasks.base import Examples
 from optuna_wnn.tasks.base import Task
-from optuna_wnn.tasks.base import unpack_bits
 
-
-Row = dict[str, Any]
 
 WIDTHS = (8, 12, 16, 20)
-MEMORIES: dict[str, MemorySettings] = {
-    "quad_weighted": MemorySettings(mode="quad_weighted", vote="mean"),
-    "frequency": MemorySettings(mode="frequency", vote="mean"),
-    "confidence": MemorySettings(mode="frequency", vote="confidence"),
-}
-
-
-def text_like(n_train: int = 200_000, n_read: int = 50_000, n_outputs: int = 1 << 16) -> Task:
-    """Return four tokens of 16 bits each, Zipf-distributed, and the code of the next."""
-    rng = np.random.default_rng(1)
-    shares = 1 / (np.arange(50_257) + 2.7)
-    codes = np.random.default_rng(123).permutation(1 << 16)[:50_257].astype(np.uint64)
-
-    def examples(size: int) -> Examples:
-        tokens = codes[rng.choice(len(shares), size + 4, p=shares / shares.sum())]
-        inputs = sum(tokens[i : size + i] << np.uint64(16 * i) for i in range(4))
-        return Examples(np.asarray(inputs)[:, None], tokens[4:].astype(np.int64) % n_outputs)
-
-    parts = (examples(n_train), examples(n_read), examples(1000))
-    return Task("text-like", "bits", 64, n_outputs, *parts, (4, 16))
-
-
-def images_like(n_train: int = 60_000, n_read: int = 10_000) -> Task:
-    """Return 784 random bits of ten classes, each with its own probability per bit."""
-    rng = np.random.default_rng(2)
-    shares = rng.beta(0.5, 0.9, (10, 784))
-
-    def examples(size: int) -> Examples:
-        targets = rng.integers(0, 10, size)
-        bits = np.zeros((size, 832), bool)
-        bits[:, :784] = rng.random((size, 784)) < shares[targets]
-        packed = np.packbits(bits, axis=1, bitorder="little").view("<u8").astype(np.uint64)
-        return Examples(packed, targets.astype(np.int64))
-
-    parts = (examples(n_train), examples(n_read), examples(1000))
-    return Task("images-like", "classes", 784, 10, *parts, (784, 1))
-
-
-def network(task: Task, neurons: int, bits: int, seed: int = 7) -> Genome:
-    """Return randomly wired clusters that are all alike."""
-    rng = np.random.default_rng(seed)
-    draws = rng.random((task.n_clusters, neurons, task.n_inputs))
-    return Genome.of_clusters(np.argsort(draws, axis=2)[:, :, :bits])
-
-
-def take_turns(things: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the least seconds of each of some things, done in turn."""
-    best = dict.fromkeys(things, np.inf)
-    for _ in range(repeats):
-        for name, thing in things.items():
-            started = time.perf_counter()
-            thing()
-            best[name] = min(best[name], time.perf_counter() - started)
-    return {name: float(seconds) for name, seconds in best.items()}
-
-
-def votes_of(evaluator: Evaluator, genome: Genome, reading: Reading) -> Callable[[], object]:
-    clusters = clusters_of(genome)
-    return lambda: evaluator.cluster_votes(clusters, reading)
+PARTS = ("full", "images", "incremental", "first_call", "tokens", "wisardpkg")
 
 
 def rows_of(task: Task, genome: Genome, memory: str, limit: Limit | None, repeats: int) -> Row:
@@ -140,7 +86,8 @@ def rows_of(task: Task, genome: Genome, memory: str, limit: Limit | None, repeat
                 v, train, positives, none, wiring
             )
     evaluator.evaluate(genome)  # compiles
-    seconds = take_turns(things, repeats)
+    times = take_turns(things, repeats)
+    seconds = {name: least.cpu for name, least in times.items()}
     pairs = n_neurons * len(task.train), n_neurons * len(task.validation)
 
     def figures(whole: float, train: float) -> Row:
@@ -156,6 +103,7 @@ def rows_of(task: Task, genome: Genome, memory: str, limit: Limit | None, repeat
         "neurons": n_neurons,
         "bits": int(genome.bits[0]),
         "evaluate_seconds": seconds["cpu"],
+        "evaluate_wall_seconds": times["cpu"].wall,
         "cpu": figures(seconds["cpu votes"], seconds["cpu train"]),
     }
     if variants:
@@ -169,7 +117,7 @@ def rows_of(task: Task, genome: Genome, memory: str, limit: Limit | None, repeat
 
 
 def numpy_seconds(task: Task, genome: Genome, settings: MemorySettings) -> float:
-    """Return what NumPy would need, scaled up from what two neurons more take it."""
+    """Return what NumPy would need on one processor, scaled up from what two neurons take."""
     reference = create_evaluator(task, settings, backend="reference", cache_bytes=0)
     reading = part_reading(task, settings, "validation")
 
@@ -177,24 +125,16 @@ def numpy_seconds(task: Task, genome: Genome, settings: MemorySettings) -> float
         alone = Genome.of_clusters([genome.cluster(0)[:n_neurons]])
         return votes_of(reference, alone, reading)
 
-    seconds = take_turns({"one": few(1), "three": few(3)}, 2)
-    return genome.n_neurons * max(seconds["three"] - seconds["one"], 0) / 2
-
-
-def rewired(genome: Genome, cluster: int, which: NDArray[np.int64], seed: int) -> Genome:
-    """Return the genome with one connection of some neurons of a cluster moved."""
-    rng = np.random.default_rng(seed)
-    clusters = [genome.cluster(k) for k in range(genome.n_clusters)]
-    rows = clusters[cluster].copy()
-    for n in which:
-        unseen = np.setdiff1d(np.arange(64), rows[n])
-        rows[n, rng.integers(rows.shape[1])] = rng.choice(unseen)
-    clusters[cluster] = rows
-    return Genome.of_clusters(clusters)
+    times = take_turns({"one": few(1), "three": few(3)}, 2)
+    two = (times["three"].cpu - times["one"].cpu) * usable_processors()  # NumPy uses one
+    return genome.n_neurons * max(two, 0) / 2
 
 
 def incremental_row(task: Task, memory: str, repeats: int) -> Row:
-    """Return what relatives of known genomes cost, as shares of a full evaluation."""
+    """Return what relatives of known genomes cost, as shares of a full evaluation.
+
+    All CPU seconds of a relative count as if one processor spent them.
+    """
     parents = [network(task, 200, 16, seed) for seed in (1, 2)]
     plain, caching = (
         create_evaluator(task, MEMORIES[memory], backend="cpu", cache_bytes=size)
@@ -216,17 +156,18 @@ def incremental_row(task: Task, memory: str, repeats: int) -> Row:
             if name == "full" and turn >= repeats:
                 continue
             evaluator = plain if name == "full" else caching
-            started = time.perf_counter()
-            found = evaluator.evaluate(genome)
-            best[name] = min(best[name], time.perf_counter() - started)
+            seconds = spent(lambda e=evaluator, g=genome: e.evaluate(g)).cpu  # type: ignore[misc]
+            if name != "full":
+                seconds *= usable_processors()
+            best[name] = min(best[name], seconds)
             if turn == 0:
-                right = plain.evaluate(genome)
+                found, right = evaluator.evaluate(genome), plain.evaluate(genome)
                 assert found.cross_entropy == right.cross_entropy
     shares = {name: best[name] / best["full"] for name in best if name != "full"}
     return {
         "memory": memory,
         "vocabulary": task.n_outputs,
-        "seconds": {name: float(seconds) for name, seconds in best.items()},
+        "seconds": {name: float(least) for name, least in best.items()},
         "shares": {name: float(share) for name, share in shares.items()},
     }
 
@@ -234,23 +175,23 @@ def incremental_row(task: Task, memory: str, repeats: int) -> Row:
 _FIRST_CALL = """
 import sys, time
 sys.path.insert(0, {benchmarks!r})
-import numpy
-import evaluation as e
-task = e.text_like(2000, 500)
-genome = e.network(task, 8, 8)
-started = time.perf_counter()
-evaluator = e.create_evaluator(task, e.MEMORIES[{memory!r}], backend="cpu")
+import workloads as w
+task = w.text_like(2000, 500)
+genome = w.network(task, 8, 8)
+started = time.process_time()
+from optuna_wnn.evaluators import create_evaluator
+evaluator = create_evaluator(task, w.MEMORIES[{memory!r}], backend="cpu")
 evaluator.evaluate(genome)
-print(time.perf_counter() - started)
+print(time.process_time() - started)
 """
 
 
-def first_call_seconds(memory: str) -> Row:
-    """Return how long a new process's first evaluation takes, without and with compiled code."""
+def first_call_row(memory: str) -> Row:
+    """Return a new process's CPU seconds until its first result, without and with known code."""
     code = _FIRST_CALL.format(benchmarks=str(Path(__file__).parent), memory=memory)
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"NUMBA_CACHE_DIR": folder}
-        spent = [
+        run = [
             float(
                 subprocess.run(
                     [sys.executable, "-c", code],
@@ -259,79 +200,15 @@ def first_call_seconds(memory: str) -> Row:
             )
             for _ in range(2)
         ]  # fmt: skip
-    return {"memory": memory, "compiled_anew": spent[0], "from_disk": spent[1]}
+    return {"memory": memory, "compiled_anew": run[0], "from_disk": run[1]}
 
 
-_WISARD = """
-import sys, time
-import numpy as np
-import wisardpkg
-data = np.load(sys.argv[1])
-bits = int(sys.argv[2])
-started = time.perf_counter()
-train, read = data["train"].tolist(), data["read"].tolist()
-targets = [str(t) for t in data["targets"]]
-converted = time.perf_counter()
-try:
-    train, read = wisardpkg.DataSet(train, targets), wisardpkg.DataSet(read)
-except TypeError:
-    pass
-network = wisardpkg.Wisard(bits)
-if isinstance(train, wisardpkg.DataSet):
-    network.train(train)
-else:
-    network.train(train, targets)
-trained = time.perf_counter()
-network.classify(read)
-print(converted - started, trained - converted, time.perf_counter() - trained)
-"""
-
-
-def wisard_row(python: str | None, repeats: int) -> Row:
-    """Return the peer's times and ours for one WiSARD of 14 bits per neuron over 784 bits."""
-    bits, neurons = 14, 56
-    task = images_like()
-    evaluator = create_evaluator(
-        task, MemorySettings(mode="wisard", vote="mean"), backend="cpu", cache_bytes=0
-    )
-    genome = network(task, neurons, bits)
-    empty = Examples(task.validation.inputs[:0], task.validation.targets[:0])
-    reading = Reading("nothing", len(task.train), empty)
-    evaluator.evaluate(genome)
-    ours = take_turns(
-        {
-            "whole": lambda: evaluator.evaluate(genome),
-            "train": votes_of(evaluator, genome, reading),
-        },
-        repeats,
-    )
-    row: Row = {
-        "bits": bits,
-        "neurons": neurons * 10,
-        "train_seconds": ours["train"],
-        "predict_seconds": max(ours["whole"] - ours["train"], 0),
-    }
-    if python is None:
-        return row | {"peer": "skipped: give --wisard-python, an interpreter that has wisardpkg"}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "data.npz"
-        np.savez(
-            file,
-            train=unpack_bits(task.train.inputs, 784),
-            read=unpack_bits(task.validation.inputs, 784),
-            targets=task.train.targets,
-        )
-        done = subprocess.run(
-            [python, "-c", _WISARD, str(file), str(bits)], capture_output=True, text=True
-        )
-    if done.returncode:
-        return row | {"peer": f"skipped: {done.stderr.strip().splitlines()[-1]}"}
-    convert, train, predict = (float(word) for word in done.stdout.split())
-    return row | {
-        "peer": {"convert": convert, "train": train, "predict": predict},
-        "train_ratio": train / row["train_seconds"],
-        "predict_ratio": predict / row["predict_seconds"],
-    }
+def token_row() -> Row:
+    """Return what ``token_head.py`` measures in a process of its own."""
+    script = Path(__file__).with_name("token_head.py")
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    row: Row = json.loads(ran.stdout)
+    return row
 
 
 def show_full(rows: Iterable[Row]) -> list[Row]:
@@ -350,51 +227,83 @@ def show_full(rows: Iterable[Row]) -> list[Row]:
     return shown
 
 
+def machine() -> Row:
+    """Return what figures depend on."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
+    return {
+        "date": str(date.today()),
+        "processor": model,
+        "processors": usable_processors(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def compare_full(report: Row, parts: Iterable[str], repeats: int) -> None:
+    """Print and report full evaluations beside C and NumPy."""
+    with tempfile.TemporaryDirectory() as folder:
+        limit = None
+        try:
+            limit = Limit(Path(folder), usable_processors())
+        except RuntimeError as error:
+            print(f"no C limit: {error}")
+        if "full" in parts:
+            text = text_like()
+            print("200,000 + 50,000 examples of 64 bits, 16 clusters of 200 neurons")
+            report["full"] = show_full(
+                rows_of(text, network(text, 200, bits), memory, limit, repeats)
+                for memory in MEMORIES
+                for bits in WIDTHS
+            )
+        if "images" in parts:
+            images = images_like()
+            print("60,000 + 10,000 examples of 784 bits, 10 clusters of 100 neurons")
+            report["images"] = show_full(
+                rows_of(images, network(images, 100, 16), memory, limit, repeats)
+                for memory in MEMORIES
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--wisard-python", help="an interpreter that has wisardpkg")
+    parser.add_argument("--wisard-python", default=sys.executable, help="it has wisardpkg")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
-    threads = usable_processors()
-    machine = f"{platform.machine()}, {threads} threads, Python {platform.python_version()}"
-    print(f"{date.today()}, {machine}; train and read in ns per (neuron, example)")
-    report: Row = {"machine": machine, "date": str(date.today())}
-    with tempfile.TemporaryDirectory() as folder:
-        limit = None
-        try:
-            limit = Limit(Path(folder), threads)
-        except RuntimeError as error:
-            print(f"no C limit: {error}")
-        text, images = text_like(), images_like()
-        print("200,000 + 50,000 examples of 64 bits, 16 clusters of 200 neurons")
-        report["full"] = show_full(
-            rows_of(text, network(text, 200, bits), memory, limit, options.repeats)
-            for memory in MEMORIES
-            for bits in WIDTHS
-        )
-        print("60,000 + 10,000 examples of 784 bits, 10 clusters of 100 neurons")
-        report["images"] = show_full(
-            rows_of(images, network(images, 100, 16), memory, limit, options.repeats)
-            for memory in MEMORIES
-        )
-    report["incremental"] = [
-        incremental_row(task, memory, options.repeats)
-        for task in (text, text_like(n_outputs=50_257))
-        for memory in MEMORIES
-    ]
-    print("relatives of known genomes, as shares of a full evaluation (16 x 200 neurons, 16 bits)")
-    for row in report["incremental"]:
-        shares = ", ".join(f"{name} {100 * s:.2f} %" for name, s in row["shares"].items())
-        print(f"{row['memory']:>14}, {row['vocabulary']:,} codes: {shares}")
-    report["first_call"] = [first_call_seconds(memory) for memory in MEMORIES]
-    for row in report["first_call"]:
-        print(
-            f"first evaluation in a new process, {row['memory']}: {row['compiled_anew']:.1f} s, "
-            f"with code from disk {row['from_disk']:.2f} s"
-        )
-    report["wisardpkg"] = wisard_row(options.wisard_python, options.repeats)
-    print(f"wisardpkg: {report['wisardpkg']}")
+    parts, repeats = options.parts, options.repeats
+    report: Row = {"machine": machine()}
+    print(", ".join(f"{name} {value}" for name, value in report["machine"].items()))
+    print("CPU seconds over the number of processors; train and read in ns per (neuron, example)")
+    compare_full(report, parts, repeats)
+    if "incremental" in parts:
+        print("relatives of known genomes, as shares of a full evaluation (16 x 200 neurons)")
+        report["incremental"] = []
+        for task in (text_like(), text_like(n_outputs=50_257)):
+            for memory in MEMORIES:
+                row = incremental_row(task, memory, repeats)
+                report["incremental"].append(row)
+                shares = ", ".join(f"{name} {100 * s:.2f} %" for name, s in row["shares"].items())
+                print(f"{memory:>14}, {row['vocabulary']:,} codes: {shares}", flush=True)
+    if "first_call" in parts:
+        report["first_call"] = [first_call_row(memory) for memory in MEMORIES]
+        for row in report["first_call"]:
+            print(
+                f"first evaluation in a new process, {row['memory']}: compiled anew "
+                f"{row['compiled_anew']:.1f} s, with code from disk {row['from_disk']:.2f} s"
+            )
+    if "tokens" in parts:
+        report["tokens"] = token_row()
+        print("a cluster of 5 neurons of 8 bits per token, 200,000 + 50,000 examples:")
+        for name, value in report["tokens"].items():
+            print(f"  {name}: {value}")
+    if "wisardpkg" in parts:
+        report["wisardpkg"] = wisard_row(options.wisard_python, repeats)
+        print(f"wisardpkg: {report['wisardpkg']}")
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

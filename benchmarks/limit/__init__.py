@@ -37,6 +37,7 @@ class Limit:
         if made.returncode:
             raise RuntimeError(f"limit.c: {made.stderr.strip().splitlines()[0]}")
         os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.environ["OMP_WAIT_POLICY"] = "passive"  # a thread that waits takes no CPU seconds
         self._library = ctypes.CDLL(str(library))
 
     def variants(self, kind: str, n_words: int) -> list[str]:
