@@ -248,6 +248,8 @@ def _sweep(chosen: argparse.Namespace) -> None:
         run_jobs(chosen.jobs, _work, with_threads(definition, threads))
     else:
         _watched(sweep)
+    if dashboard.is_available():
+        dashboard.refresh_sweep(sweep.storage, sweep.name)
     open_console().print(leaderboard_table(leaderboard(sweep.storage, sweep.name)))
 
 
@@ -275,8 +277,14 @@ def _tell(found: Entry, n_done: int, n_runs: int) -> None:
 def _report(chosen: argparse.Namespace) -> None:
     storage = open_storage(chosen.storage, must_exist=True)
     if has_sweep(storage, chosen.name):
-        open_console().print(leaderboard_table(leaderboard(storage, chosen.name)))
+        board = leaderboard(storage, chosen.name)
+        open_console().print(leaderboard_table(board))
         if not report.study_names(storage, chosen.name):
+            if chosen.html is not None:
+                pages.write_sweep_page(board, chosen.html)
+                print(chosen.html)
+            if chosen.png is not None:
+                print(*pages.write_sweep_pictures(board, chosen.png), sep="\n")
             return
     summary = report.summarise(storage, chosen.name)
     if chosen.settings:

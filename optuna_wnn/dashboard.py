@@ -11,6 +11,8 @@ from optuna.storages import BaseStorage
 
 from optuna_wnn import notes
 from optuna_wnn import store
+from optuna_wnn.leaderboard import leaderboard
+from optuna_wnn.leaderboard import study_name
 from optuna_wnn.traces import read_trace
 
 
@@ -59,6 +61,22 @@ def refresh(storage: BaseStorage, run: str, only: int | None = None) -> None:
         _update_note(study, notes.of_phase(trace, index))
         for name, figure in {**shared, **figures.of_phase(trace, index)}.items():
             _update_figure(study, _PREFIX + name, figure)
+
+
+def refresh_sweep(storage: BaseStorage, sweep: str) -> None:
+    """Bring the figure of a sweep's study up to date.
+
+    Args:
+        storage: Where the studies live.
+        sweep: The sweep's name.
+
+    Raises:
+        InputError: If there is no such sweep.
+    """
+    from optuna_wnn import figures
+
+    study = optuna.load_study(study_name=study_name(sweep), storage=storage)
+    _update_figure(study, f"{_PREFIX}sweep", figures.effects(leaderboard(storage, sweep)))
 
 
 def _update_note(study: optuna.Study, text: str) -> None:

@@ -29,6 +29,10 @@ REASON: Final = "failed because"
 RUN: Final = "run"
 OVERRIDES: Final = "overrides"
 
+HEADINGS: Final = (
+    *("", "run", "overrides", "CE", "accuracy", "test CE", "test acc.", "trials", "seconds"),
+)
+
 _CROSS_ENTROPY: Final = "cross-entropy"
 _ACCURACY: Final = "accuracy"
 _TEST: Final = "test"
@@ -80,6 +84,17 @@ class Leaderboard:
     objective: str
     planned: int
     entries: tuple[Entry, ...]
+
+    @property
+    def verdict(self) -> str:
+        """How many runs are finished, and which one to look at."""
+        states = [found.state for found in self.entries]
+        text = f"{states.count(TrialState.COMPLETE)} of {self.planned} runs are finished"
+        n_failed = states.count(TrialState.FAIL)
+        text += f", {n_failed} failed." if n_failed else "."
+        if self.best is not None:
+            text += f" See the best one: optuna-wnn report {self.best.run}"
+        return text
 
     @property
     def best(self) -> Entry | None:
@@ -195,38 +210,40 @@ def best_run(storage: BaseStorage, name: str) -> str:
 def leaderboard_table(board: Leaderboard) -> RenderableType:
     """Return a leaderboard, for a console."""
     result = Table(title=f"Sweep {board.name}, best {board.objective} first", title_justify="left")
-    result.add_column("", justify="right")
-    result.add_column("run", no_wrap=True)
-    result.add_column("overrides", overflow="fold")
-    for heading in ("CE", "accuracy", "test CE", "test acc.", "trials", "seconds"):
-        result.add_column(heading, justify="right", no_wrap=True)
-    for i, found in enumerate(board.entries):
-        is_finished = found.state == TrialState.COMPLETE
-        told = shown(found.overrides)
-        if not is_finished:
-            told += f" – {_STATES[found.state]}{': ' if found.reason else ''}{found.reason}"
-        result.add_row(
-            str(i + 1) if is_finished else "",
-            found.run.rpartition("/")[2],
-            Text(told),
-            *_numbers(found.validation),
-            *_numbers(found.test),
-            str(found.n_trials) if is_finished else "",
-            f"{found.seconds:.1f}" if is_finished else "",
-            style="bold" if found is board.best else "",
+    for i, heading in enumerate(HEADINGS):
+        is_text = heading == "overrides"
+        result.add_column(
+            heading,
+            justify="left" if is_text or i == 1 else "right",
+            no_wrap=not is_text,
+            overflow="fold",
         )
-    return Group(result, Text(_verdict(board)))
+    for found, row in zip(board.entries, rows(board), strict=True):
+        result.add_row(*map(Text, row), style="bold" if found is board.best else "")
+    return Group(result, Text(board.verdict))
+
+
+def rows(board: Leaderboard) -> list[tuple[str, ...]]:
+    """Return the rows of a leaderboard's table, a text for each of ``HEADINGS``."""
+    found: list[tuple[str, ...]] = []
+    for i, run in enumerate(board.entries):
+        is_finished = run.state == TrialState.COMPLETE
+        told = shown(run.overrides)
+        if not is_finished:
+            told += f" – {_STATES[run.state]}{': ' if run.reason else ''}{run.reason}"
+        numbers = (str(run.n_trials), f"{run.seconds:.1f}") if is_finished else ("", "")
+        found.append(
+            (
+                str(i + 1) if is_finished else "",
+                run.run.rpartition("/")[2],
+                told,
+                *_numbers(run.validation),
+                *_numbers(run.test),
+                *numbers,
+            )
+        )
+    return found
 
 
 def _numbers(pair: tuple[float, float] | None) -> tuple[str, str]:
     return ("", "") if pair is None else (f"{pair[0]:.4f}", f"{pair[1]:.4f}")
-
-
-def _verdict(board: Leaderboard) -> str:
-    states = [found.state for found in board.entries]
-    text = f"{states.count(TrialState.COMPLETE)} of {board.planned} runs are finished"
-    n_failed = states.count(TrialState.FAIL)
-    text += f", {n_failed} failed." if n_failed else "."
-    if board.best is not None:
-        text += f" See the best one: optuna-wnn report {board.best.run}"
-    return text

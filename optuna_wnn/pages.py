@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Final
 
+from optuna_wnn import leaderboard
 from optuna_wnn import notes
 from optuna_wnn import report
 from optuna_wnn.errors import InputError
 from optuna_wnn.genome import write_atomically
+from optuna_wnn.leaderboard import Leaderboard
 from optuna_wnn.traces import RunTrace
 
 
@@ -44,10 +46,36 @@ def write_page(run: RunTrace, path: Path) -> None:
         InputError: If plotly is not installed, or the file cannot be written.
     """
     figures = _figures(run, "plotly")
+    settings = html.escape(notes.settings(run.summary.name, run.configuration))
+    parts = [_table(run.summary), f"<p>{html.escape(report.verdict(run.summary))}</p>"]
+    end = f"<h2>Settings</h2><pre>{settings}</pre>"
+    _write(path, f"Run {run.summary.name}", parts, figures, end)
+
+
+def write_sweep_page(board: Leaderboard, path: Path) -> None:
+    """Write a sweep's leaderboard and figure as one HTML page that needs no network.
+
+    Args:
+        board: What the sweep came to.
+        path: The file; one that is there is replaced.
+
+    Raises:
+        InputError: As :func:`write_page`.
+    """
+    figures = _sweep_figures(board, "plotly")
+    rows = [f"<tr>{_cells('td', row)}</tr>" for row in leaderboard.rows(board)]
+    head = f"<tr>{_cells('th', leaderboard.HEADINGS)}</tr>"
+    parts = ["<table>", head, *rows, "</table>", f"<p>{html.escape(board.verdict)}</p>"]
+    _write(path, f"Sweep {board.name}", parts, figures, "")
+
+
+def _write(
+    path: Path, name: str, parts: Sequence[str], figures: dict[str, go.Figure], end: str
+) -> None:
+    """Write a page: its heading, some parts, the figures, and what comes last."""
     from plotly.offline import get_plotlyjs
 
-    title = f"Run {html.escape(run.summary.name)}"
-    settings = html.escape(notes.settings(run.summary.name, run.configuration))
+    title = html.escape(name)
     drawn = [
         figure.to_html(
             full_html=False,
@@ -58,17 +86,16 @@ def write_page(run: RunTrace, path: Path) -> None:
         )
         for name, figure in figures.items()
     ]
-    parts = [
+    lines = [
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script></head><body>",
         f"<h1>{title}</h1>",
-        _table(run.summary),
-        f"<p>{html.escape(report.verdict(run.summary))}</p>",
+        *parts,
         *drawn,
-        f"<h2>Settings</h2><pre>{settings}</pre>",
+        end,
         "</body></html>\n",
     ]
-    write_atomically(path, "\n".join(parts).encode())
+    write_atomically(path, "\n".join(lines).encode())
 
 
 def write_pictures(run: RunTrace, folder: Path) -> list[Path]:
@@ -84,7 +111,23 @@ def write_pictures(run: RunTrace, folder: Path) -> list[Path]:
         InputError: If plotly, kaleido or Chrome is not installed, or the folder cannot be
             written into.
     """
-    figures = _figures(run, "plotly", "kaleido")
+    return _draw(_figures(run, "plotly", "kaleido"), folder)
+
+
+def write_sweep_pictures(board: Leaderboard, folder: Path) -> list[Path]:
+    """Write a sweep's figure as a PNG picture and return where it is.
+
+    Args:
+        board: What the sweep came to.
+        folder: Where to, as of :func:`write_pictures`.
+
+    Raises:
+        InputError: As :func:`write_pictures`.
+    """
+    return _draw(_sweep_figures(board, "plotly", "kaleido"), folder)
+
+
+def _draw(figures: dict[str, go.Figure], folder: Path) -> list[Path]:
     from plotly.io import write_images
 
     try:
@@ -109,16 +152,27 @@ def write_pictures(run: RunTrace, folder: Path) -> list[Path]:
 
 def _figures(run: RunTrace, *needed: str) -> dict[str, go.Figure]:
     """Return the figures of a run and of its best genome, by name."""
+    _check_installed(needed)
+    from optuna_wnn import figures
+
+    best = run.summary.best_phase
+    return figures.of_run(run) | ({} if best is None else figures.of_phase(run, best))
+
+
+def _sweep_figures(board: Leaderboard, *needed: str) -> dict[str, go.Figure]:
+    _check_installed(needed)
+    from optuna_wnn import figures
+
+    return {"sweep": figures.effects(board)}
+
+
+def _check_installed(needed: Sequence[str]) -> None:
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise InputError(
             f"figures need {' and '.join(missing)}, which is not installed; run: "
             "pip install 'optuna-wnn[plot]'"
         )
-    from optuna_wnn import figures
-
-    best = run.summary.best_phase
-    return figures.of_run(run) | ({} if best is None else figures.of_phase(run, best))
 
 
 def _table(summary: report.RunSummary) -> str:

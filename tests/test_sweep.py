@@ -464,6 +464,47 @@ def test_what_the_how_to_and_the_example_show_is_taken(here: Path) -> None:
     assert load_sweep(root / "examples" / "sweep.yaml").n_runs() == 6
 
 
+def test_the_report_of_a_sweep_is_a_page_with_a_figure(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("plotly")
+    Path("sweep.yaml").write_text(BASE + LIST)
+    assert main(["sweep", "sweep.yaml", "--storage", "sqlite:///runs.db"]) == 0
+    words = ["report", "many", "--storage", "sqlite:///runs.db"]
+    assert main([*words, "--html", "many.html"]) == 0
+    page = Path("many.html").read_text()
+    assert "<h1>Sweep many</h1>" in page
+    assert page.count("<td>sweep-000") == 3
+    assert main([*words, "--html", "gone/many.html"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_figure_of_a_sweep_has_a_panel_for_each_varied_key(here: Path) -> None:
+    pytest.importorskip("plotly")
+    from optuna_wnn.figures import effects
+
+    storage = InMemoryStorage()
+    swept(GRID, storage)
+    figure = effects(leaderboard(storage, "many"))
+    titles = [figure.layout[f"xaxis{i}"].title.text for i in ("", "2")]
+    assert titles == ["seed", "search.mutation_rate"]
+    runs, best = figure.data[:2]
+    assert len(runs.x) == 6
+    for seed, value in zip(best.x, best.y, strict=True):
+        assert value == min(y for x, y in zip(runs.x, runs.y, strict=True) if x == seed)
+    assert len(effects(leaderboard(storage, "many")).to_json()) < 20_000
+
+
+def test_the_figure_of_a_list_says_where_the_base_was_left_as_it_is(here: Path) -> None:
+    pytest.importorskip("plotly")
+    from optuna_wnn.figures import effects
+
+    storage = InMemoryStorage()
+    swept(LIST, storage)
+    figure = effects(leaderboard(storage, "many"))
+    assert {"as the base", "[3, 4]"} <= {x for trace in figure.data for x in trace.x}
+
+
 # Name of the case, what follows the base, where the mistake is, and what the line says of it.
 BROKEN: list[tuple[str, str, str, str]] = [
     ("no method", "grid: {seed: [1]}", "method", "this key is needed"),

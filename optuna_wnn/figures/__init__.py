@@ -1,4 +1,4 @@
-"""Plotly figures of a run: its progress, its trade-off, and the wiring of its best genomes.
+"""Plotly figures of a run: its progress, its trade-off, its best genomes; and of a sweep.
 
 Needs plotly (the extras ``dashboard`` and ``plot`` have it), so it is imported only where figures
 are drawn. Figures stay below 300 kB, as optuna-dashboard sends all figures of a study again with
@@ -11,12 +11,13 @@ import plotly.graph_objects as go
 
 from optuna_wnn.figures.genomes import clusters
 from optuna_wnn.figures.genomes import inputs
+from optuna_wnn.figures.sweeps import effects
 from optuna_wnn.figures.trials import progress
 from optuna_wnn.figures.trials import trade_off
 from optuna_wnn.traces import RunTrace
 
 
-__all__ = ["clusters", "inputs", "of_phase", "of_run", "progress", "trade_off"]
+__all__ = ["clusters", "effects", "inputs", "of_phase", "of_run", "progress", "trade_off"]
 
 
 def of_run(run: RunTrace) -> dict[str, go.Figure]:
