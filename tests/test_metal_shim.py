@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -374,3 +377,30 @@ def test_what_mlx_itself_refuses_is_refused(shim: metal.Shim) -> None:
             grid=(1, 1, 1),
             threadgroup=(1, 1, 1),
         )
+
+
+@pytest.mark.parametrize(
+    ("piece", "says"),
+    [("compiler", "no C\\+\\+ compiler"), ("sys.platform", "runs on Linux")],
+)
+def test_what_the_shim_misses_is_said(
+    piece: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instead: dict[str, Any] = {"compiler": lambda: None, "sys.platform": "darwin"}
+    monkeypatch.setattr(f"metal.build.{piece}", instead[piece])
+    assert re.search(says, str(metal.missing.__wrapped__()))
+
+
+def test_a_kernel_that_is_built_twice_at_the_same_time_is_built_whole(
+    shim: metal.Shim, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("metal.build._folder", lambda: tmp_path)
+
+    def one(_: int) -> list[int]:
+        source = "out[0] = thread_position_in_grid.x;"
+        (out,) = launch(source, {}, [("out", (1,), mx.uint32)], grid=(1, 1, 1))
+        return list(out.tolist())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(one, range(4))) == [[0]] * 4
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]

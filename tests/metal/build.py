@@ -92,7 +92,10 @@ def build(text: Text, sanitizer: str | None) -> Path:
     target = _folder() / name
     if not target.exists():
         source = _folder() / f"{name}.cpp"
-        source.write_text(program, encoding="ascii")
+        with tempfile.TemporaryDirectory(dir=_folder()) as folder:
+            made = Path(folder) / source.name
+            made.write_text(program, encoding="ascii")
+            made.replace(source)  # at once: another process may be compiling it
         volatile = _VOLATILE if sanitizer == "thread" and "clang" not in _version() else ()
         command = [
             *_FLAGS,

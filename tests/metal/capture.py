@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -58,6 +59,7 @@ class Text:
         return _INSTANTIATION.sub("\n", self.source) + lines
 
 
+_ONE_AT_A_TIME = threading.Lock()  # a process has one standard output
 _INSTANTIATION = re.compile(r"\ntemplate \[\[host_name\(.*?;\n", re.S)
 _INSTANCE = re.compile(r"decltype\((\w+<.*?>)\) ")
 _SIGNATURE = re.compile(r"\[\[kernel\]\] void (\w+)\(\n(.*?)\) \{\n", re.S)
@@ -130,9 +132,9 @@ def read(source: str) -> Text:
 
 def _printed(function: Callable[[], object]) -> str:
     """Return what a function writes to the process's standard output, past Python's own."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    with tempfile.TemporaryFile() as file:
+    with _ONE_AT_A_TIME, tempfile.TemporaryFile() as file:
+        sys.stdout.flush()
+        kept = os.dup(1)
         os.dup2(file.fileno(), 1)
         try:
             function()

@@ -21,14 +21,14 @@ inline void __syncwarp(uint mask = 0xffffffffu, int line = __builtin_LINE()) {
   shim::simdgroup_barrier(true, line);
 }
 
-#define SHIM_UPDATE(name, builtin)                                                                 \
-  inline uint name(uint* p, uint x) {                                                              \
-    shim::interleave();                                                                            \
-    return builtin(p, x, __ATOMIC_RELAXED);                                                        \
-  }                                                                                                \
-  inline int name(int* p, int x) {                                                                 \
-    shim::interleave();                                                                            \
-    return builtin(p, x, __ATOMIC_RELAXED);                                                        \
+#define SHIM_UPDATE(name, builtin) \
+  inline uint name(uint* p, uint x) { \
+    shim::interleave(); \
+    return builtin(p, x, __ATOMIC_RELAXED); \
+  } \
+  inline int name(int* p, int x) { \
+    shim::interleave(); \
+    return builtin(p, x, __ATOMIC_RELAXED); \
   }
 SHIM_UPDATE(atomicAdd, __atomic_fetch_add)
 SHIM_UPDATE(atomicSub, __atomic_fetch_sub)

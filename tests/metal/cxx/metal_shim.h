@@ -1,5 +1,6 @@
-// Stands in for <metal_stdlib>: as much of the Metal shading language as the kernels use, in C++14 and without a
-// header of the system. With SHIM_CHECK the address spaces are real types and nothing is defined that could run.
+// Stands in for <metal_stdlib>: as much of the Metal shading language as the kernels use, in C++14
+// and without a header of the system. With SHIM_CHECK the address spaces are real and nothing is
+// defined that could run: that is for reading a text, not for running it.
 #pragma once
 
 #include "types.h"
@@ -20,7 +21,7 @@
 
 namespace metal {
 
-// What a template argument is not deduced from, so that `atomic_fetch_add_explicit(p, 1, ...)` finds T in p.
+// What T is not deduced from: `atomic_fetch_add_explicit(p, 1, ...)` finds it in p.
 template <class T>
 struct shim_same {
   typedef T type;
@@ -62,25 +63,26 @@ typedef atomic<uint> atomic_uint;
 typedef atomic<int> atomic_int;
 
 #ifdef SHIM_CHECK
-#define SHIM_ATOMICS(SPACE)                                                                        \
-  template <class T>                                                                               \
-  T atomic_load_explicit(const volatile SPACE atomic<T>*, memory_order);                           \
-  template <class T>                                                                               \
-  void atomic_store_explicit(volatile SPACE atomic<T>*, typename shim_same<T>::type, memory_order); \
-  template <class T>                                                                               \
-  bool atomic_compare_exchange_weak_explicit(volatile SPACE atomic<T>*, thread T*,                 \
-                                             typename shim_same<T>::type, memory_order,            \
-                                             memory_order);                                        \
-  SHIM_UPDATE(SPACE, exchange)                                                                     \
-  SHIM_UPDATE(SPACE, fetch_add)                                                                    \
-  SHIM_UPDATE(SPACE, fetch_sub)                                                                    \
-  SHIM_UPDATE(SPACE, fetch_and)                                                                    \
-  SHIM_UPDATE(SPACE, fetch_or)                                                                     \
-  SHIM_UPDATE(SPACE, fetch_xor)                                                                    \
-  SHIM_UPDATE(SPACE, fetch_min)                                                                    \
+#define SHIM_ATOMICS(SPACE) \
+  template <class T> \
+  T atomic_load_explicit(const volatile SPACE atomic<T>*, memory_order); \
+  template <class T> \
+  void atomic_store_explicit(volatile SPACE atomic<T>*, typename shim_same<T>::type, \
+                             memory_order); \
+  template <class T> \
+  bool atomic_compare_exchange_weak_explicit(volatile SPACE atomic<T>*, thread T*, \
+                                             typename shim_same<T>::type, memory_order, \
+                                             memory_order); \
+  SHIM_UPDATE(SPACE, exchange) \
+  SHIM_UPDATE(SPACE, fetch_add) \
+  SHIM_UPDATE(SPACE, fetch_sub) \
+  SHIM_UPDATE(SPACE, fetch_and) \
+  SHIM_UPDATE(SPACE, fetch_or) \
+  SHIM_UPDATE(SPACE, fetch_xor) \
+  SHIM_UPDATE(SPACE, fetch_min) \
   SHIM_UPDATE(SPACE, fetch_max)
-#define SHIM_UPDATE(SPACE, name)                                                                   \
-  template <class T>                                                                               \
+#define SHIM_UPDATE(SPACE, name) \
+  template <class T> \
   T atomic_##name##_explicit(volatile SPACE atomic<T>*, typename shim_same<T>::type, memory_order);
 SHIM_ATOMICS(device)
 SHIM_ATOMICS(threadgroup)
@@ -116,12 +118,12 @@ inline bool atomic_compare_exchange_weak_explicit(volatile atomic<T>* p, T* expe
   return __atomic_compare_exchange_n(&p->value, expected, x, false, __ATOMIC_RELAXED,
                                      __ATOMIC_RELAXED);
 }
-#define SHIM_UPDATE(name)                                                                          \
-  template <class T>                                                                               \
-  inline T atomic_##name##_explicit(volatile atomic<T>* p, typename shim_same<T>::type x,          \
-                                    memory_order) {                                                \
-    shim::interleave();                                                                            \
-    return __atomic_##name(&p->value, x, __ATOMIC_RELAXED);                                        \
+#define SHIM_UPDATE(name) \
+  template <class T> \
+  inline T atomic_##name##_explicit(volatile atomic<T>* p, typename shim_same<T>::type x, \
+                                    memory_order) { \
+    shim::interleave(); \
+    return __atomic_##name(&p->value, x, __ATOMIC_RELAXED); \
   }
 SHIM_UPDATE(fetch_add)
 SHIM_UPDATE(fetch_sub)
@@ -129,16 +131,16 @@ SHIM_UPDATE(fetch_and)
 SHIM_UPDATE(fetch_or)
 SHIM_UPDATE(fetch_xor)
 #undef SHIM_UPDATE
-#define SHIM_UPDATE(name, better)                                                                  \
-  template <class T>                                                                               \
-  inline T atomic_##name##_explicit(volatile atomic<T>* p, typename shim_same<T>::type x,          \
-                                    memory_order) {                                                \
-    shim::interleave();                                                                            \
-    T old = __atomic_load_n(&p->value, __ATOMIC_RELAXED);                                          \
-    while (x better old && !__atomic_compare_exchange_n(&p->value, &old, x, false,                 \
-                                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {     \
-    }                                                                                              \
-    return old;                                                                                    \
+#define SHIM_UPDATE(name, better) \
+  template <class T> \
+  inline T atomic_##name##_explicit(volatile atomic<T>* p, typename shim_same<T>::type x, \
+                                    memory_order) { \
+    shim::interleave(); \
+    T old = __atomic_load_n(&p->value, __ATOMIC_RELAXED); \
+    while (x better old && !__atomic_compare_exchange_n(&p->value, &old, x, false, \
+                                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED)) { \
+    } \
+    return old; \
   }
 SHIM_UPDATE(fetch_min, <)
 SHIM_UPDATE(fetch_max, >)
@@ -160,17 +162,17 @@ inline T shim_shared(uint lane) {
   __builtin_memcpy(&value, &bits, sizeof(T));
   return value;
 }
-#define SHIM_SIMD_REDUCE(name, start, step)                                                        \
-  template <class T>                                                                               \
-  inline typename shim_narrow<T>::type simd_##name(T value, int line = __builtin_LINE()) {         \
-    shim_share(value, line);                                                                       \
-    T a = start;                                                                                   \
-    for (uint lane = 0; lane < shim::lanes(); lane++) {                                            \
-      const T b = shim_shared<T>(lane);                                                            \
-      (void)a;                                                                                     \
-      a = T(step);                                                                                 \
-    }                                                                                              \
-    return a;                                                                                      \
+#define SHIM_SIMD_REDUCE(name, start, step) \
+  template <class T> \
+  inline typename shim_narrow<T>::type simd_##name(T value, int line = __builtin_LINE()) { \
+    shim_share(value, line); \
+    T a = start; \
+    for (uint lane = 0; lane < shim::lanes(); lane++) { \
+      const T b = shim_shared<T>(lane); \
+      (void)a; \
+      a = T(step); \
+    } \
+    return a; \
   }
 SHIM_SIMD_REDUCE(sum, T(0), a + b)
 SHIM_SIMD_REDUCE(product, T(1), a* b)
@@ -181,12 +183,12 @@ SHIM_SIMD_REDUCE(min, shim_shared<T>(0), b < a ? b : a)
 SHIM_SIMD_REDUCE(max, shim_shared<T>(0), a < b ? b : a)
 #undef SHIM_SIMD_REDUCE
 // The value of lane `which`; where no such lane is, Metal says nothing, and this says garbage.
-#define SHIM_SIMD_TAKE(name, which)                                                                \
-  template <class T>                                                                               \
-  inline typename shim_narrow<T>::type name(T value, uint n, int line = __builtin_LINE()) {        \
-    shim_share(value, line);                                                                       \
-    const uint from = which;                                                                       \
-    return from < shim::lanes() ? shim_shared<T>(from) : T(0xA5);                                  \
+#define SHIM_SIMD_TAKE(name, which) \
+  template <class T> \
+  inline typename shim_narrow<T>::type name(T value, uint n, int line = __builtin_LINE()) { \
+    shim_share(value, line); \
+    const uint from = which; \
+    return from < shim::lanes() ? shim_shared<T>(from) : T(0xA5); \
   }
 SHIM_SIMD_TAKE(simd_shuffle, n)
 SHIM_SIMD_TAKE(simd_broadcast, n)
@@ -217,7 +219,9 @@ struct simd_vote {
 inline simd_vote simd_ballot(bool value, int line = __builtin_LINE()) {
   shim_share(value, line);
   uint64_t mask = 0;
-  for (uint lane = 0; lane < shim::lanes(); lane++) mask |= uint64_t(shim_shared<bool>(lane)) << lane;
+  for (uint lane = 0; lane < shim::lanes(); lane++) {
+    mask |= uint64_t(shim_shared<bool>(lane)) << lane;
+  }
   return simd_vote{mask};
 }
 inline bool simd_any(bool value, int line = __builtin_LINE()) {

@@ -1,6 +1,7 @@
-// Runs a kernel over a grid: a fiber for every thread of a threadgroup, threadgroups one after another, both in an
-// order that the schedule's number shuffles. Never instrumented itself; under ThreadSanitizer (SHIM_THREAD) a switch
-// of fibers orders nothing, so that barriers and atomics alone do, as on a GPU.
+// Runs a kernel over a grid: a fiber for every thread of a threadgroup, threadgroups one after
+// another, both in an order that the schedule's number shuffles. Never instrumented itself; under
+// ThreadSanitizer (SHIM_THREAD) a switch of fibers orders nothing, so that barriers alone do, as
+// on a GPU.
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -42,10 +43,10 @@ namespace {
 
 const size_t STACK = 256 << 10;
 const size_t THREADGROUP_MEMORY = 32768;  // bytes, on every Apple GPU
-const unsigned NO_ORDER = 1;              // __tsan_switch_to_fiber: the switch synchronises nothing
+const unsigned NO_ORDER = 1;              // of __tsan_switch_to_fiber: that orders nothing
 
-// Where threads meet: a threadgroup, or a SIMD-group of it. The rounds take turns with two edges: a thread that
-// leaves late must not acquire what another did after this round, on its way to the next.
+// Where threads meet: a threadgroup, or a SIMD-group of it. The rounds take turns with two edges:
+// a thread that leaves late must not acquire what another did after this round.
 struct Meeting {
   uint members, waiting, round;
   int line;
@@ -58,8 +59,8 @@ struct Thread {
   uint fiber;
   bool ended;
 };
-// What a thread runs on. ThreadSanitizer knows it by `identity`; neighbouring threadgroups never share one, or
-// what one of them did would count as ordered before what the other does.
+// What a thread runs on. ThreadSanitizer knows it by `identity`; neighbouring threadgroups never
+// share one, or what one of them did would count as ordered before what the other does.
 struct Fiber {
   char* stack;
   void* identity;
@@ -174,7 +175,9 @@ void run_threadgroup(uint3 group, uint3 groups, uint3 grid, uint3 size, bool ful
   shared_bits.assign(count, 0);
   everyone = Meeting{count, 0, 0, 0, {}};
   simdgroups.resize(simds);
-  for (uint i = 0; i < simds; i++) simdgroups[i] = Meeting{std::min(32u, count - 32 * i), 0, 0, 0, {}};
+  for (uint i = 0; i < simds; i++) {
+    simdgroups[i] = Meeting{std::min(32u, count - 32 * i), 0, 0, 0, {}};
+  }
   allot_threadgroup_memory();
   __tsan_release(&starting);
   for (uint i = 0; i < count; i++) {
@@ -225,7 +228,8 @@ void run_grid(uint3 grid, uint3 size, bool full, uint schedule) {
   size = uint3{std::min(size.x, grid.x), std::min(size.y, grid.y), std::min(size.z, grid.z)};
   const uint3 groups{(grid.x + size.x - 1) / size.x, (grid.y + size.y - 1) / size.y,
                      (grid.z + size.z - 1) / size.z};
-  const uint count = size.x * size.y * size.z, banks = std::max(2u, 128 / count);
+  const uint count = size.x * size.y * size.z;
+  const uint banks = std::min(std::max(2u, 128 / count), groups.x * groups.y * groups.z);
   shuffled = schedule != 0;
   dice.seed(schedule);
   scheduler_identity = __tsan_get_current_fiber();
@@ -283,8 +287,9 @@ bool spurious() { return shuffled && dice() % 8 == 0; }
 
 }  // namespace shim
 
-// Standard input: numbers (inputs, outputs, schedules, full, grid[3], threadgroup[3], bytes of every buffer), the
-// inputs, and for every schedule its number and what the outputs hold before. Standard output: the outputs after.
+// Standard input: numbers (inputs, outputs, schedules, full, grid[3], threadgroup[3], bytes of
+// every buffer), the inputs, and for every schedule its number and what the outputs hold before.
+// Standard output: the outputs after.
 int main() {
   const auto head = take<uint64_t>(10);
   const size_t inputs = head[0], buffers = head[0] + head[1];

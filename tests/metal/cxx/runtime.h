@@ -1,4 +1,4 @@
-// What the shim's Metal functions ask of the grid that runs them, and what a compiled kernel tells it.
+// What the functions of Metal and CUDA ask of the grid that runs them, and what a kernel tells it.
 #pragma once
 
 #include "types.h"
