@@ -1,6 +1,7 @@
 """How long evaluations take: every backend, plain C, NumPy and a peer, side by side in one run.
 
 python benchmarks/evaluation.py [--json FILE] [--repeats N] [--wisard-python PYTHON] [--parts …]
+python benchmarks/evaluation.py --backend mlx [--json FILE] [--repeats N]
 
 What is compared takes turns and the least of each counts. Seconds are CPU seconds of all threads
 over the number of processors, so other programs do little harm: on free processors the clock
@@ -268,16 +269,34 @@ def compare_full(report: Row, parts: Iterable[str], repeats: int) -> None:
             )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backend", choices=("cpu", "mlx"), default="cpu")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--wisard-python", default=sys.executable, help="it has wisardpkg")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    options = parser.parse_args()
-    parts, repeats = options.parts, options.repeats
+    on_gpu = parser.add_argument_group("with --backend mlx")
+    on_gpu.add_argument("--examples", type=int, nargs=2, default=(200_000, 50_000))
+    on_gpu.add_argument("--neurons", type=int, default=200, help="per cluster")
+    on_gpu.add_argument("--population", type=int, default=50, help="genomes")
+    on_gpu.add_argument("--moves", type=int, default=1000, help="scored together")
+    on_gpu.add_argument("--copy-bytes", type=int, default=1 << 28)
+    options = parser.parse_args(arguments)
     report: Row = {"machine": machine()}
     print(", ".join(f"{name} {value}" for name, value in report["machine"].items()))
+    if options.backend == "mlx":
+        import gpu_evaluation
+
+        report["gpu"] = gpu_evaluation.show(options)
+    else:
+        measure(report, options.parts, options.repeats, options.wisard_python)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def measure(report: Row, parts: Iterable[str], repeats: int, wisard_python: str) -> None:
+    """Print and report what the ``cpu`` backend costs."""
     print("CPU seconds over the number of processors; train and read in ns per (neuron, example)")
     compare_full(report, parts, repeats)
     if "incremental" in parts:
@@ -302,10 +321,8 @@ def main() -> None:
         for name, value in report["tokens"].items():
             print(f"  {name}: {value}")
     if "wisardpkg" in parts:
-        report["wisardpkg"] = wisard_row(options.wisard_python, repeats)
+        report["wisardpkg"] = wisard_row(wisard_python, repeats)
         print(f"wisardpkg: {report['wisardpkg']}")
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,13 @@ on the processor (see ``tests/metal``).
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import json
 import logging
 from collections.abc import Iterator
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import metal
@@ -302,3 +305,20 @@ def test_a_budget_below_one_neuron_is_refused() -> None:
     evaluator = create_evaluator(make_task(), backend="mlx", device_bytes=20_000)
     with pytest.raises(InputError, match=r"device_bytes: a neuron of 16 bits"):
         evaluator.evaluate(make_genome(make_task(), 1, [16]))
+
+
+def test_the_benchmark_runs_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    evaluation: Any = importlib.import_module("evaluation")
+    monkeypatch.setattr(evaluation, "WIDTHS", (8,))
+    sizes = "--examples 60 20 --neurons 2 --population 3 --moves 5 --copy-bytes 4096 --repeats 1"
+    evaluation.main(["--backend", "mlx", *sizes.split(), "--json", str(tmp_path / "report.json")])
+    report = json.loads((tmp_path / "report.json").read_text())["gpu"]
+    for row in report["populations"]:
+        assert row["launches"] == 1
+        assert row["bytes"] > 3 * 16 * 2 * 2**8
+        assert row["genomes_per_second"] > 0
+    assert {row["moves"] for row in report["moves"].values()} == {5}
+    assert "one-slot moves" in capsys.readouterr().out
