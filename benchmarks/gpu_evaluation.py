@@ -26,7 +26,6 @@ from workloads import take_turns
 from workloads import text_like
 
 from optuna_wnn.evaluators import create_evaluator
-from optuna_wnn.evaluators.gpu_kernels import LANES
 from optuna_wnn.evaluators.gpu_plan import Part
 from optuna_wnn.evaluators.gpu_plan import Wiring
 from optuna_wnn.evaluators.gpu_plan import Work
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 # Integer instructions, counted in the kernels' text.
 _PER_BIT: Final = 6  # of an address: its input's number, shift, mask, shift, or, compare
 _PER_PAIR: Final = 20  # what each neuron does once per example, besides its address
-_PER_LANE: Final = 6  # to look at another example of the same step, where order matters
+_PER_STEP: Final = 50  # to find who addresses the same cell, where order matters
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def bill_of(planned: Sequence[tuple[Work, list[Wiring], list[Part]]]) -> Bill:
             address = _PER_BIT * wiring.connections.shape[1] + _PER_PAIR
             operations += (written + read) * address
             if not work.cells.counting:
-                operations += written * _PER_LANE * LANES
+                operations += written * _PER_STEP
             pairs += written + read
     return Bill(n_bytes, operations, pairs, len(planned))
 

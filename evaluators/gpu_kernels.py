@@ -22,7 +22,8 @@ REMEDY: Final = (
 )
 
 THREADS: Final = 256  # of a threadgroup, where threads do not wait for each other
-LANES: Final = 32  # of a threadgroup that keeps examples in order
+LANES: Final = 32  # threads of a threadgroup that keeps examples in order: bits of a word
+BUCKETS: Final = 2 * LANES  # by which its threads find those that address the same cell
 EACH: Final = 4  # examples that a thread reads
 READ_CHUNK: Final = THREADS * EACH
 WRITE_CHUNK: Final = 16 * THREADS  # examples that a threadgroup counts
@@ -106,6 +107,7 @@ def _columns() -> str:
     names = {
         "THREADS": THREADS,
         "LANES": LANES,
+        "BUCKETS": BUCKETS,
         "EACH": EACH,
         "READ_CHUNK": READ_CHUNK,
         "WRITE_CHUNK": WRITE_CHUNK,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -25,8 +26,11 @@ from optuna_wnn.evaluators.gpu_plan import Part
 from optuna_wnn.evaluators.gpu_plan import Wiring
 from optuna_wnn.evaluators.gpu_plan import Work
 from optuna_wnn.evaluators.readings import Reading
+from optuna_wnn.evaluators.tokens import BlockTerms
+from optuna_wnn.evaluators.tokens import blocks_of_votes
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
+from optuna_wnn.genome import Genome
 from optuna_wnn.genome import mix64
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.tasks.base import Examples
@@ -48,8 +52,9 @@ class MlxEvaluator(CpuEvaluator):
     """Evaluates on the GPU, the clusters of many genomes in one launch.
 
     A launch is two kernels: one writes the memory of its neurons, one reads with its clusters.
-    They compute integers only. Single moves one after the other, as :meth:`refine` makes them,
-    are the processors' work: each waits for the verdict on the last.
+    They compute integers only. The processors do what the ``cpu`` backend does for the moves of
+    :meth:`refine`, each of which waits for the verdict on the last, and for the inputs that no
+    example has, of which the ``chained_bits`` head asks.
 
     Args:
         task: The examples and the head.
@@ -100,6 +105,11 @@ class MlxEvaluator(CpuEvaluator):
 
     def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         return self.cluster_votes(clusters, reading)
+
+    def token_blocks(
+        self, genome: Genome, reading: Reading, temperature: float
+    ) -> Callable[[int], BlockTerms]:
+        return blocks_of_votes(self, genome, reading, temperature)
 
     def launches(
         self, clusters: Sequence[Cluster], reading: Reading

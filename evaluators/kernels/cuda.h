@@ -13,6 +13,7 @@
 #define RAM_BARRIER() __syncthreads()
 #define RAM_SIMD_SUM(value) ram_simd_sum((int)(value))
 #define RAM_LEADING_ZEROS(value) (uint32_t)__clz((int)(value))
+#define RAM_TRAILING_ZEROS(value) (uint32_t)(__ffs((int)(value)) - 1)
 
 RAM_FN int ram_simd_sum(int value) {
   for (int step = 16; step > 0; step >>= 1) value += __shfl_xor_sync(0xffffffffu, value, step);
@@ -25,6 +26,10 @@ RAM_FN uint32_t ram_atomic_load(const uint32_t* place) {
 
 RAM_FN uint32_t ram_atomic_add(uint32_t* place, uint32_t value) {
   return atomicAdd(place, value);
+}
+
+RAM_FN void ram_shared_or(uint32_t* place, uint32_t value) {
+  atomicOr(place, value);
 }
 
 // Writes value where 0 is; returns what was there.
