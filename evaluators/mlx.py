@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators import gpu_check
 from optuna_wnn.evaluators import gpu_kernels
+from optuna_wnn.evaluators import gpu_layout
 from optuna_wnn.evaluators import gpu_plan
 from optuna_wnn.evaluators.cells import Cells
 from optuna_wnn.evaluators.cells import pack
@@ -65,7 +67,7 @@ class MlxEvaluator(CpuEvaluator):
             ``None`` takes half of what the system recommends.
 
     Raises:
-        InputError: If there is no GPU, or ``device_bytes`` is too low for the examples.
+        InputError: If there is no GPU.
     """
 
     backend: ClassVar[str] = "mlx"
@@ -91,6 +93,7 @@ class MlxEvaluator(CpuEvaluator):
         self._buffer: int | None = info.get("max_buffer_length")
         self._memory: int = device_bytes or _free_bytes(info) // _SHARE_OF_MEMORY
         self._on_device: dict[Any, Any] = {}
+        self._checked = False
         # MLX's streams belong to the thread that made them, so one thread makes all launches.
         self._launcher = ThreadPoolExecutor(1, thread_name_prefix="mlx")
 
@@ -149,6 +152,11 @@ class MlxEvaluator(CpuEvaluator):
                 result.sums[read] += sums[row]
                 result.scores[part.first : part.last] += scores[start:end]
                 start = end
+        for votes in results:
+            gpu_check.check_sums(votes)
+        if not self._checked:
+            gpu_check.check_first_neuron(self, clusters[0], results[0], reading)
+            self._checked = True
         return results
 
     def _wiring(self, cluster: Cluster, row: int, reading: Reading) -> Wiring:
@@ -162,7 +170,7 @@ class MlxEvaluator(CpuEvaluator):
         self, work: Work, parts: Sequence[Wiring], reading: Reading, indices: Sequence[int]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the sums of every part, ``int64[k, E]``, and all scores, ``int64[n, 2]``."""
-        layout, turn, cells = gpu_plan.lay_out(work, parts), work.turn, work.cells
+        layout, turn, cells = gpu_layout.lay_out(work, parts), work.turn, work.cells
         train, train_stride = self._inputs("train", self.task.train.inputs)
         examples, read_stride = train, train_stride
         if reading.blocks is None:
@@ -249,7 +257,7 @@ class MlxEvaluator(CpuEvaluator):
         """Return packed inputs on the GPU, and how many examples are in a row of them."""
         key = "inputs", name
         if key not in self._on_device:
-            self._on_device[key] = _array(gpu_plan.by_word(inputs))
+            self._on_device[key] = _array(gpu_layout.by_word(inputs))
         return self._on_device[key], len(inputs)
 
     def _resident_bytes(self, reading: Reading) -> int:
@@ -276,7 +284,7 @@ class MlxEvaluator(CpuEvaluator):
         flags = self._on_device.get(key)
         if flags is None:
             rows = [self._flags(name, examples.targets, k) for k in clusters]
-            flags = _array(gpu_plan.pack_flags(rows))
+            flags = _array(gpu_layout.pack_flags(rows))
             if self.task.n_clusters <= self._most_rows:
                 self._on_device[key] = flags
         return flags, -(-len(examples) // 32)
@@ -294,8 +302,8 @@ def _array(values: NDArray[Any]) -> Any:
     """Return an array on the GPU, of 32-bit numbers; small ones are padded (see the plan)."""
     kind = np.uint32 if values.dtype.kind == "u" else np.int32
     flat = values.astype(kind, copy=False).ravel()
-    if flat.size < gpu_plan.LEAST_ELEMENTS:
-        flat = np.pad(flat, (0, gpu_plan.LEAST_ELEMENTS - flat.size))
+    if flat.size < gpu_layout.LEAST_ELEMENTS:
+        flat = np.pad(flat, (0, gpu_layout.LEAST_ELEMENTS - flat.size))
     return mx.array(flat)
 
 

@@ -273,6 +273,27 @@ def test_flags_of_many_clusters_are_made_for_each_launch(monkeypatch: pytest.Mon
     check_votes(mlx.MlxEvaluator(task), clusters_of(make_genome(task, 2, [3]))[1::2])
 
 
+class WrongMlx(mlx.MlxEvaluator):
+    """Has a GPU that miscounts the votes of one neuron, or of one example."""
+
+    wrong_sums = 0
+
+    def _launch(self, *launch: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        sums, scores = super()._launch(*launch)
+        sums, scores = sums.copy(), scores.copy()
+        sums[0, 0] += self.wrong_sums
+        scores[0, 0] += 1
+        return sums, scores
+
+
+@pytest.mark.parametrize(("wrong_sums", "what"), [(0, "differ"), (1, "a neuron votes")])
+def test_a_gpu_that_computes_something_else_is_found_out(wrong_sums: int, what: str) -> None:
+    evaluator = WrongMlx(make_task())
+    evaluator.wrong_sums = wrong_sums
+    with pytest.raises(InputError, match=rf"mlx is wrong on this machine.*{what}.*take cpu"):
+        evaluator.evaluate(make_genome(make_task(), 2, [3]))
+
+
 def test_refined_genomes_are_those_of_the_cpu() -> None:
     task = make_task()
     genome = make_genome(task, 4, [5])
