@@ -353,13 +353,16 @@ def test_the_benchmark_runs_on_a_gpu(
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
     evaluation: Any = importlib.import_module("evaluation")
-    monkeypatch.setattr(evaluation, "WIDTHS", (8,))
-    sizes = "--examples 60 20 --neurons 2 --population 3 --moves 5 --copy-bytes 4096 --repeats 1"
+    on_gpu: Any = importlib.import_module("gpu_evaluation")
+    memories = {name: on_gpu.MEMORIES[name] for name in ("quad_weighted", "confidence")}
+    monkeypatch.setattr(on_gpu, "WIDTHS", (8,))
+    monkeypatch.setattr(on_gpu, "MEMORIES", memories)
+    sizes = "--examples 60 20 --neurons 2 --population 2 --moves 5 --copy-bytes 4096 --repeats 1"
     evaluation.main(["--backend", "mlx", *sizes.split(), "--json", str(tmp_path / "report.json")])
     report = json.loads((tmp_path / "report.json").read_text())["gpu"]
     for row in report["populations"]:
         assert row["launches"] == 1
-        assert row["bytes"] > 3 * 16 * 2 * 2**8
+        assert row["bytes"] > 2 * 16 * 2 * 2**8
         assert row["genomes_per_second"] > 0
     assert {row["moves"] for row in report["moves"].values()} == {5}
     assert "one-slot moves" in capsys.readouterr().out
