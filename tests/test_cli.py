@@ -65,7 +65,9 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert ran.stdout.strip() == version("optuna-wnn")
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["report"], ["export"]])
+@pytest.mark.parametrize(
+    "words", [[], ["init"], ["schema"], ["run"], ["sweep"], ["report"], ["export"]]
+)
 def test_help_is_there_for_every_command(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,7 +76,7 @@ def test_help_is_there_for_every_command(
     assert ended.value.code == 0
     told = capsys.readouterr().out
     assert told.startswith("usage: optuna-wnn")
-    assert words or all(name in told for name in ("run", "report", "export"))
+    assert words or all(name in told for name in ("init", "run", "sweep", "report", "export"))
 
 
 @pytest.mark.parametrize(
