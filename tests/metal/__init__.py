@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from metal.build import missing
 from metal.capture import Refused
+from metal.device import install
+from metal.device import launch
 from metal.language import complaints
 from metal.run import Fault
 from metal.shim import Launch
 from metal.shim import Shim
-from metal.shim import install
-from metal.shim import launch
 
 
 __all__ = ["Fault", "Launch", "Refused", "Shim", "complaints", "install", "launch", "missing"]
