@@ -26,8 +26,12 @@ Words = NDArray[np.uint32]
 
 DENSE_BITS: Final = 22  # up to here a neuron's table has a cell per address
 
+COUNT_BYTES: Final = 4  # a cell that counts has two of these
+STATE_BYTES: Final = 1
+
 _MOST_ELEMENTS: Final = 2**31 - 1  # of one array, and threads of one launch: MLX counts in int
 _MOST_PAIRS: Final = 1 << 30  # (neuron, example): Apple's watchdog stops what takes seconds
+_MOST_TABLES: Final = 64  # of a neuron at a time, where blocks are left out
 _SLOTS_PER_EXAMPLE: Final = 2
 _FEWEST_SLOTS: Final = 16
 _SCORE_WORDS: Final = 8
@@ -146,6 +150,13 @@ def table_of(n_bits: int, n_written: int, dense_bits: int = DENSE_BITS) -> Table
     return Table(slots, slots)
 
 
+def tables_within(cells: Cells, table: Table, limit: Cost) -> int:
+    """Return how many tables a neuron may have, so that one fits twice; 2 or more."""
+    words = table.size * (2 if cells.counting else 1)
+    size = words * (COUNT_BYTES if cells.counting else STATE_BYTES)
+    return max(2, min(_MOST_TABLES, limit.cells // (2 * words), limit.bytes // (2 * size)))
+
+
 @dataclass(frozen=True, eq=False)
 class Wiring:
     """One cluster, or some of its neurons, as launches see it.
@@ -199,7 +210,7 @@ class Work:
     @property
     def cell_bytes(self) -> int:
         """Bytes of such an element."""
-        return 4 if self.cells.counting else 1
+        return COUNT_BYTES if self.cells.counting else STATE_BYTES
 
     @property
     def n_sums(self) -> int:

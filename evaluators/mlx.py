@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any
 from typing import ClassVar
 from typing import Final
@@ -18,11 +17,9 @@ from optuna_wnn.evaluators import gpu_check
 from optuna_wnn.evaluators import gpu_kernels
 from optuna_wnn.evaluators import gpu_layout
 from optuna_wnn.evaluators import gpu_plan
-from optuna_wnn.evaluators.cells import Cells
+from optuna_wnn.evaluators import gpu_rules
 from optuna_wnn.evaluators.cells import pack
 from optuna_wnn.evaluators.cells import sample_keys
-from optuna_wnn.evaluators.cells import sample_threshold
-from optuna_wnn.evaluators.cells import unpack
 from optuna_wnn.evaluators.cpu import CpuEvaluator
 from optuna_wnn.evaluators.gpu_plan import Part
 from optuna_wnn.evaluators.gpu_plan import Wiring
@@ -45,9 +42,7 @@ except ImportError as error:
     raise type(error)(f"{error}; {gpu_kernels.REMEDY}") from error
 
 _SHARE_OF_MEMORY: Final = 2  # the rest is for votes on their way, and for whoever else is there
-_MOST_TABLES: Final = 64  # of a neuron at a time, where blocks are left out
 _FLAGS_BYTES: Final = 1 << 26  # below that the flags of all clusters stay on the GPU
-_HALF: Final = 0xFFFFFFFF
 
 
 class MlxEvaluator(CpuEvaluator):
@@ -93,6 +88,7 @@ class MlxEvaluator(CpuEvaluator):
         self._buffer: int | None = info.get("max_buffer_length")
         self._memory: int = device_bytes or _free_bytes(info) // _SHARE_OF_MEMORY
         self._on_device: dict[Any, Any] = {}
+        self._votes = _array(gpu_rules.votes_of(self.cells))
         self._checked = False
         # MLX's streams belong to the thread that made them, so one thread makes all launches.
         self._launcher = ThreadPoolExecutor(1, thread_name_prefix="mlx")
@@ -122,11 +118,20 @@ class MlxEvaluator(CpuEvaluator):
         wiring = [self._wiring(cluster, rows[cluster.index], reading) for cluster in clusters]
         chosen = [len(its.chosen) for its in wiring if its.chosen is not None]
         n_written = max(chosen) if len(chosen) == len(wiring) else reading.n_trained
+        memory = self._memory - self._resident_bytes(reading)
+        if memory < 1:
+            raise InputError(
+                f"evaluator.device_bytes: the examples alone take {self._memory - memory} bytes, "
+                f"{self._memory} may be taken; raise it, or choose cpu"
+            )
+        cell_bytes = gpu_plan.COUNT_BYTES if self.cells.counting else gpu_plan.STATE_BYTES
+        limit = gpu_plan.most(memory, self._buffer, cell_bytes)
+        widest = max(its.connections.shape[1] for its in wiring)
+        table = gpu_plan.table_of(widest, n_written, self.dense_bits)
+        tables = gpu_plan.tables_within(self.cells, table, limit)
         planned = []
-        for turn in gpu_plan.turns_of(reading, _MOST_TABLES):
+        for turn in gpu_plan.turns_of(reading, tables):
             work = Work(self.cells, n_written, turn, self.dense_bits)
-            resident = self._resident_bytes(reading)
-            limit = gpu_plan.most(self._memory - resident, self._buffer, work.cell_bytes)
             planned += [
                 (work, wiring, parts) for parts in gpu_plan.plan_launches(work, wiring, limit)
             ]
@@ -193,7 +198,7 @@ class MlxEvaluator(CpuEvaluator):
             "flag_first": turn.first,
             "blocked": 0 if turn.blocks is None else turn.size,
             "leaves_one": int(turn.leaves_one),
-            **self._rule,
+            **gpu_rules.rule_of(cells, self.memory.sample_rate),
         }
         kind = "counts" if cells.counting else "states"
         threads = gpu_kernels.THREADS if cells.counting else gpu_kernels.LANES
@@ -225,33 +230,6 @@ class MlxEvaluator(CpuEvaluator):
         )
         mx.eval(sums, scores)
         return _whole(np.array(sums)), _whole(_scores(np.array(scores))[: work.n_sums])
-
-    @cached_property
-    def _rule(self) -> dict[str, int]:
-        """How cells are written and vote, as the kernels know it."""
-        cells, rate = self.cells, self.memory.sample_rate
-        threshold = sample_threshold(rate) if rate < 1 else 0
-        return {
-            "kind": gpu_kernels.KINDS[cells.kind],
-            "levels": cells.n_levels,
-            "packed": int(cells.packed),
-            "down": _transitions(cells, positive=False),
-            "up": _transitions(cells, positive=True),
-            "sampled": int(rate < 1),
-            "threshold_low": threshold & _HALF,
-            "threshold_high": threshold >> 32,
-        }
-
-    @cached_property
-    def _votes(self) -> Any:
-        """Votes by state, or pairs of vote and weight by levels, on the GPU."""
-        cells = self.cells
-        if cells.kind == "levels":
-            pairs = unpack(cells.table) if cells.packed else (cells.table, 0 * cells.table)
-            return _array(np.stack(pairs, axis=1))
-        if cells.counting:
-            return _array(cells.votes)
-        return _array(cells.votes[np.arange(4) ^ _start(cells)])
 
     def _inputs(self, name: str, inputs: NDArray[np.uint64]) -> tuple[Any, int]:
         """Return packed inputs on the GPU, and how many examples are in a row of them."""
@@ -322,24 +300,3 @@ def _scores(words: NDArray[np.uint32]) -> NDArray[np.int64]:
     """Return summed votes, and summed weights, ``int64[2, n, 2]``, from pairs of words."""
     numbers = np.ascontiguousarray(words).view("<i8").reshape(len(words), 2, 2)
     return numbers.transpose(1, 0, 2)
-
-
-def _start(cells: Cells) -> int:
-    """Return the state of a new cell."""
-    return 1 if cells.kind == "counter" else 0
-
-
-def _transitions(cells: Cells, positive: bool) -> int:
-    """Return the next state by state, two bits each; states are numbered from that of a new cell.
-
-    See :data:`~optuna_wnn.evaluators.cells.CellKind` for what an example does to a state.
-    """
-    start, packed = _start(cells), 0
-    for number in range(4):
-        state = number ^ start
-        if cells.kind == "counter":
-            state = min(state + 1, 3) if positive else max(state - 1, 0)
-        else:
-            state |= 2 if positive else 1
-        packed |= (state ^ start) << 2 * number
-    return packed

@@ -35,6 +35,7 @@ from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.evaluators import gpu_kernels
+from optuna_wnn.evaluators import gpu_plan
 from optuna_wnn.evaluators import registry
 from optuna_wnn.evaluators.gpu_plan import Wiring
 from optuna_wnn.evaluators.gpu_plan import Work
@@ -131,7 +132,7 @@ def test_evaluations_are_those_of_the_reference(kind: dict[str, Any], head: Head
 def test_what_is_left_out_is_what_the_reference_leaves_out(
     kind: dict[str, Any], fitness_on: FitnessOn, rate: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlx, "_MOST_TABLES", 3)  # several turns
+    monkeypatch.setattr(gpu_plan, "_MOST_TABLES", 3)  # several turns
     task = make_task("classes", n_inputs=70, sizes=(203, 5, 5))
     memory = MemorySettings(**kind, fitness_on=fitness_on, blocks=5, sample_rate=rate)
     check_votes(mlx.MlxEvaluator(task, memory), clusters_of(make_genome(task, 3, [4, 60])))
@@ -200,6 +201,14 @@ def test_several_launches_give_what_one_gives(mode: Any, device_bytes: int) -> N
     assert len(whole.launched) == 1
     assert len(parts.launched) > 2
     assert sum(parts.launched) == 27
+
+
+def test_blocks_that_do_not_fit_together_are_left_out_in_turns() -> None:
+    task = make_task(sizes=(240, 5, 5))
+    memory = MemorySettings(fitness_on="leave_block_out", blocks=12)
+    evaluator = CountingMlx(task, memory, device_bytes=200_000)
+    check_votes(evaluator, clusters_of(make_genome(task, 2, [11])))
+    assert len(evaluator.launched) > 3
 
 
 def test_a_population_is_one_launch() -> None:
@@ -340,6 +349,12 @@ def test_without_a_gpu_mlx_is_refused_with_the_remedy(monkeypatch: pytest.Monkey
 def test_impossible_budgets_are_refused(device_bytes: int) -> None:
     with pytest.raises(InputError, match="device_bytes"):
         create_evaluator(make_task(), device_bytes=device_bytes)
+
+
+def test_a_budget_below_the_examples_is_refused() -> None:
+    evaluator = create_evaluator(make_task(), backend="mlx", device_bytes=1000)
+    with pytest.raises(InputError, match=r"device_bytes: the examples alone take .* choose cpu"):
+        evaluator.evaluate(make_genome(make_task(), 1, [3]))
 
 
 def test_a_budget_below_one_neuron_is_refused() -> None:

@@ -1,0 +1,63 @@
+"""How cells are written and what they vote, as numbers that the GPU's kernels are given."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optuna_wnn.evaluators.cells import Cells
+from optuna_wnn.evaluators.cells import sample_threshold
+from optuna_wnn.evaluators.cells import unpack
+from optuna_wnn.evaluators.gpu_kernels import KINDS
+
+
+_LOW: Final = 0xFFFFFFFF
+
+
+def rule_of(cells: Cells, sample_rate: float) -> dict[str, int]:
+    """Return the parameters of kernels that depend on the memory's settings alone."""
+    threshold = sample_threshold(sample_rate) if sample_rate < 1 else 0
+    return {
+        "kind": KINDS[cells.kind],
+        "levels": cells.n_levels,
+        "packed": int(cells.packed),
+        "down": transitions(cells, positive=False),
+        "up": transitions(cells, positive=True),
+        "sampled": int(sample_rate < 1),
+        "threshold_low": threshold & _LOW,
+        "threshold_high": threshold >> 32,
+    }
+
+
+def votes_of(cells: Cells) -> NDArray[np.int64]:
+    """Return votes by state, or pairs of vote and weight by levels, ``int64[...]`` of 32 bits."""
+    if cells.kind == "levels":
+        pairs = unpack(cells.table) if cells.packed else (cells.table, 0 * cells.table)
+        return np.stack(pairs, axis=1)
+    if cells.counting:
+        return cells.votes
+    votes: NDArray[np.int64] = cells.votes[np.arange(4) ^ _start(cells)]
+    return votes
+
+
+def transitions(cells: Cells, positive: bool) -> int:
+    """Return the next state by state, two bits each; states are numbered from that of a new cell.
+
+    See :data:`~optuna_wnn.evaluators.cells.CellKind` for what an example does to a state.
+    """
+    start, packed = _start(cells), 0
+    for number in range(4):
+        state = number ^ start
+        if cells.kind == "counter":
+            state = min(state + 1, 3) if positive else max(state - 1, 0)
+        else:
+            state |= 2 if positive else 1
+        packed |= (state ^ start) << 2 * number
+    return packed
+
+
+def _start(cells: Cells) -> int:
+    """Return the state of a new cell."""
+    return 1 if cells.kind == "counter" else 0
