@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LAST_LINE: Final = "*optuna-wnn writes what stands above this line; what you write below stays.*"
 
-_PREFIX: Final = "optuna-wnn-"
+PREFIX: Final = "optuna-wnn-"
 _ATTEMPTS: Final = 5  # to write what another worker writes at the same time, in pieces
 
 
@@ -60,7 +60,7 @@ def refresh(storage: BaseStorage, run: str, only: int | None = None) -> None:
         study = optuna.load_study(study_name=phase.summary.study, storage=storage)
         _update_note(study, notes.of_phase(trace, index))
         for name, figure in {**shared, **figures.of_phase(trace, index)}.items():
-            _update_figure(study, _PREFIX + name, figure)
+            _update_figure(study, PREFIX + name, figure)
 
 
 def refresh_sweep(storage: BaseStorage, sweep: str) -> None:
