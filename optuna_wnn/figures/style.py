@@ -41,9 +41,16 @@ def styled(figure: go.Figure, title: str, subtitle: str, legend: bool = False) -
         font={"family": "sans-serif", "size": 13, "color": DARK},
         paper_bgcolor="white",
         plot_bgcolor="white",
-        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 0,
+            "yref": "container",
+            "yanchor": "bottom",
+            "itemsizing": "constant",
+        },
         showlegend=legend,
-        margin={"l": 70, "r": 30, "t": 90, "b": 110 if legend else 60},
+        margin={"l": 70, "r": 30, "t": 90, "b": 140 if legend else 60},
     )
 
 
