@@ -76,7 +76,7 @@ def refresh_sweep(storage: BaseStorage, sweep: str) -> None:
     from optuna_wnn import figures
 
     study = optuna.load_study(study_name=study_name(sweep), storage=storage)
-    _update_figure(study, f"{_PREFIX}sweep", figures.effects(leaderboard(storage, sweep)))
+    _update_figure(study, f"{PREFIX}sweep", figures.effects(leaderboard(storage, sweep)))
 
 
 def _update_note(study: optuna.Study, text: str) -> None:
