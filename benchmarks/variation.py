@@ -50,11 +50,10 @@ def tasks(bounds: Bounds, neurons: int, bits: int) -> dict[str, Callable[[], obj
                    DIMENSIONS, 0.1, rng)  # fmt: skip
     study = optuna.create_study(storage=open_storage("memory:"))
     reader = store.genome_reader(study)
-    ids = []
+    trials: list[optuna.Trial] = []
     for genome in (first, second, child):
-        trial = study.ask()
-        ids.append(store.trial_id(trial))
-        store.write_genome(study, ids[-1], genome, reader, (0, 1) if len(ids) == 3 else ())
+        trials.append(study.ask())
+        store.write_genome(study, trials[-1], genome, (0, 1) if len(trials) == 3 else ())
     attributes = store.system_attributes(study.trials[2])
     size = sum(len(text) for key, text in attributes.items() if key.startswith("wnn:genome"))
 
@@ -74,7 +73,7 @@ def tasks(bounds: Bounds, neurons: int, bits: int) -> dict[str, Callable[[], obj
         "one move": move,
         "check and digest": lambda: fresh(child).digest,
         f"store a child ({size / 1000:.0f} kB)": lambda: store.write_genome(
-            study, ids[2], child, reader, (0, 1)
+            study, trials[2], child, (0, 1)
         ),
         "read a child": lambda: store.GenomeReader(reader._attributes_of).read(2),
     }

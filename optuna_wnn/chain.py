@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 import warnings
 from collections.abc import Iterator
@@ -12,13 +13,13 @@ from typing import Final
 import numpy as np
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_wnn import report
 from optuna_wnn import store
 from optuna_wnn.config import PhaseSection
 from optuna_wnn.config import RunConfig
+from optuna_wnn.crew import Crew
 from optuna_wnn.errors import InputError
 from optuna_wnn.samplers import WNNGeneticSampler
 from optuna_wnn.samplers import WNNTabuSearchSampler
@@ -32,7 +33,6 @@ from optuna_wnn.sources import settings
 from optuna_wnn.space import GenomeSpace
 from optuna_wnn.store import Child
 from optuna_wnn.tasks import Task
-from optuna_wnn.workers import is_gone
 from optuna_wnn.workers import this_worker
 
 
@@ -41,7 +41,8 @@ METRICS: Final = ("cross-entropy", "accuracy")
 _READY: Final = "ready"
 _MAKER: Final = "maker"
 _MAKER_PATIENCE: Final = 60.0  # seconds in which a maker adds at least one trial
-_MAKER_START: Final = 1.0  # seconds in which it says who it is
+_MAKER_START: Final = 3.0  # seconds in which it says who it is
+_TAKEOVER: Final = 1.0  # seconds over which those who wait spread who takes over
 
 
 def spaces_of(config: RunConfig, task: Task) -> list[GenomeSpace]:
@@ -95,10 +96,10 @@ class StudyChain:
         return f"{self.config.name}/{index + 1}-{self.config.phases[index].label}"
 
     def _sampler(
-        self, index: int, phase: PhaseSection, threshold: Threshold | None
+        self, index: int, phase: PhaseSection, threshold: Threshold | None, seed: int
     ) -> GenomeSampler:
         common: dict[str, Any] = {
-            "seed": int(np.random.SeedSequence([self.config.seed, index]).generate_state(1)[0]),
+            "seed": int(np.random.SeedSequence([seed, index]).generate_state(1)[0]),
             "fitness": self._fitness,
             "threshold": threshold,
             "scaling": self.config.adaptive_scaling(),
@@ -177,13 +178,18 @@ class StudyChain:
             is_maker = True
         except optuna.exceptions.DuplicatedStudyError:
             study = optuna.load_study(study_name=name, storage=self.storage)
-            is_maker = _is_left_half_made(study)
-        store.register_worker(study, this_worker())
+            is_maker = False
+        crew = Crew(study)
+        if report.finished(study) is not None:
+            crew.look()
+            self._close_stale(study, crew)
+            return study
+        crew.join()
+        is_maker = is_maker or _is_left_half_made(study, crew)
         # Once the study is made, what it was made with holds, whatever trials came late.
         threshold = self._threshold(index, before) if is_maker else report.read_threshold(study)
         if threshold is not None:
             self.thresholds[index] = threshold
-        study.sampler = self._sampler(index, phase, threshold)
         # A kill between any two of these steps is made good by doing them again.
         if is_maker:
             store.write_setting(study, _MAKER, this_worker())
@@ -196,14 +202,26 @@ class StudyChain:
             if threshold is not None:
                 report.write_threshold(study, threshold)
             report.describe(study, self.config.name, index, phase.label, before)
+            report.write_seed(study, self._run_seed(study, before))
             if index == 0:
                 report.write_settings(study, settings(self.config))
                 report.write_baselines(study, self.task.baselines)
             if before is not None:
                 self._seed(index, study, before, threshold)
             store.write_setting(study, _READY, True)
-        self._close_stale(study)
+        # Read even by who made it: what is stored holds for all.
+        study.sampler = self._sampler(index, phase, threshold, self._run_seed(study, before))
+        self._close_stale(study, crew)
         return study
+
+    def _run_seed(self, study: optuna.Study, before: optuna.Study | None) -> int:
+        """Return what all random numbers of the run derive from; drawn if nothing says."""
+        if self.config.seed is not None:
+            return self.config.seed
+        stored = report.read_seed(study)
+        if stored is None and before is not None:
+            stored = report.read_seed(before)
+        return random.SystemRandom().randrange(2**32) if stored is None else stored
 
     def _seed(
         self,
@@ -224,7 +242,8 @@ class StudyChain:
                 continue
             genome = history.genomes.read(record.number)
             model = trials[record.number]
-            study.add_trial(
+            store.add_trial(
+                study,
                 optuna.trial.create_trial(
                     state=TrialState.COMPLETE,
                     values=model.values,
@@ -238,11 +257,10 @@ class StudyChain:
                         **store.child_attributes(
                             Child(0, place, handle=genome.handle, is_seed=True)
                         ),
-                        **store.genome_attributes(genome),
-                        **store.cluster_loss_attributes(record.cluster_losses),
+                        **store.genome_attributes(genome, record.cluster_losses),
                         **_constraint(threshold, -record.losses[1]),
                     },
-                )
+                ),
             )
 
     def ranked(self, study: optuna.Study, history: History) -> list[Record]:
@@ -254,14 +272,15 @@ class StudyChain:
         by_genome = {records[i].final_handle: records[i] for i in reversed(order.tolist())}
         return list(reversed(by_genome.values()))
 
-    def _close_stale(self, study: optuna.Study) -> None:
+    def _close_stale(self, study: optuna.Study, crew: Crew) -> None:
         """Close the running trials of workers that are gone, and what this one left behind."""
-        running = [t for t in store.all_trials(study) if t.state == TrialState.RUNNING]
-        workers = [child.worker if child else "" for child in map(_child, running)]
-        # One without a name was killed before it took a place, unless it is just starting.
-        others_work = not all(map(_is_done, store.registered_workers(study)))
-        for trial, worker in zip(running, workers, strict=True):
-            if _is_done(worker) if worker else not others_work:
+        for trial in store.all_trials(study):
+            if trial.state != TrialState.RUNNING:
+                continue
+            child = store.read_child(trial.system_attrs)
+            worker = child.worker if child else ""
+            # One without a name was killed before it took a place, unless it is just starting.
+            if not crew.others() if not worker else _is_done(worker, crew):
                 store.mark_stale(study, trial)
 
 
@@ -277,12 +296,12 @@ def _constraint(threshold: Threshold | None, accuracy: float) -> dict[str, list[
     return store.constraint_attributes([threshold.highest - accuracy] if threshold else [])
 
 
-def _is_done(worker: str) -> bool:
+def _is_done(worker: str, crew: Crew) -> bool:
     """Return whether a worker does nothing at present: it is gone, or between two trials."""
-    return worker == this_worker() or is_gone(worker)
+    return worker == this_worker() or crew.is_gone(worker)
 
 
-def _is_left_half_made(study: optuna.Study) -> bool:
+def _is_left_half_made(study: optuna.Study, crew: Crew) -> bool:
     """Wait until a study is made; return whether its maker is gone before that."""
     seen: tuple[int, str | None] = (-1, None)
     since = time.monotonic()
@@ -291,16 +310,16 @@ def _is_left_half_made(study: optuna.Study) -> bool:
         now = len(store.all_trials(study)), maker
         if now != seen:
             seen, since = now, time.monotonic()
+        crew.look()
         # Of a maker on another host one knows only whether it makes progress.
-        patience = _MAKER_PATIENCE if maker else _MAKER_START
-        if (maker and _is_done(maker)) or time.monotonic() - since > patience:
-            return True
+        patience = _MAKER_PATIENCE if maker or crew.others() else _MAKER_START
+        if (maker and _is_done(maker, crew)) or time.monotonic() - since > patience:
+            # Others wait as well; one of them is first to say that it goes on.
+            time.sleep(random.random() * _TAKEOVER if crew.others() else 0.0)
+            if store.read_setting(study, _MAKER) == maker:
+                return True
         time.sleep(0.05)
     return False
-
-
-def _child(trial: FrozenTrial) -> Child | None:
-    return store.read_child(trial.system_attrs)
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

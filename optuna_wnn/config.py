@@ -267,7 +267,8 @@ class RunConfig(Section):
 
     Attributes:
         name: What names the run's studies.
-        seed: What all random numbers derive from.
+        seed: What all random numbers derive from; ``null`` draws one when the run starts, which
+            is kept with it.
         storage: Where the studies live: the URL of an Optuna storage.
         backend: What evaluates: ``auto`` is the fastest that this machine has.
         threads: Threads that the evaluation uses; all that the machine has by default.
@@ -284,7 +285,7 @@ class RunConfig(Section):
     """
 
     name: Name
-    seed: Seed = 0
+    seed: Seed | None = 0
     storage: str = "sqlite:///optuna-wnn.db"
     backend: str = "auto"
     threads: Count | None = None

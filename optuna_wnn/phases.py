@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_wnn import report
@@ -18,6 +21,7 @@ from optuna_wnn.chain import StudyChain
 from optuna_wnn.chain import spaces_of
 from optuna_wnn.config import PhaseSection
 from optuna_wnn.config import RunConfig
+from optuna_wnn.crew import Crew
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import Evaluation
 from optuna_wnn.evaluators import Evaluator
@@ -32,7 +36,7 @@ from optuna_wnn.samplers.history import violations_of
 from optuna_wnn.schedule import best_so_far
 from optuna_wnn.schedule import should_stop
 from optuna_wnn.space import GenomeSpace
-from optuna_wnn.space import set_genome
+from optuna_wnn.store import Child
 from optuna_wnn.tasks import Task
 from optuna_wnn.tasks import load_task
 
@@ -130,22 +134,29 @@ class PhasedSearch:
     # -- one phase --
 
     def _search(self, index: int, phase: PhaseSection, study: optuna.Study) -> None:
-        sampler = study.sampler
+        sampler, crew = study.sampler, Crew(study)
         assert isinstance(sampler, GenomeSampler)
         history = sampler.history(study)
-        history.look(len(store.all_trials(study)))
+        history.refresh()
         pace = _Pace()
         self._tell(index, phase, history, "start", pace)
-        while True:
+        reason = ""
+
+        def may_begin() -> bool:
+            nonlocal reason
             reason = self._end(index, phase, study, sampler, history)
-            if reason:
-                break
-            number = self._evaluate_one(index, phase, study)
-            history.look_ahead(number, ())  # other workers count as well
-            pace.count()
-            event = "generation" if sampler.is_full(study, history.newest) else "trial"
-            self._tell(index, phase, history, event, pace)
-        self._finish(index, study, history, reason)
+            return not reason
+
+        with crew.at_work():
+            while True:
+                begun = sampler.begin(study, crew, self._shown(index), may_begin)
+                if begun is None:
+                    break
+                self._evaluate_one(index, phase, study, *begun)
+                pace.count()
+                event = "generation" if sampler.is_full(study, history.newest) else "trial"
+                self._tell(index, phase, history, event, pace)
+            self._finish(index, study, history, reason)
         self._tell(index, phase, history, "end", pace, reason)
 
     def _end(
@@ -162,7 +173,7 @@ class PhasedSearch:
         if not _varies(self.spaces[index]) and (history.seeds() or sampler.is_full(study, 0)):
             return f"{' and '.join(phase.free)} cannot change within the bounds"
         newest = history.newest
-        if newest < 1 or history.lost_place() or not sampler.is_full(study, newest):
+        if newest < 1 or history.lost_places() or not sampler.is_full(study, newest):
             return ""
         losses = [losses_of(history.generation(g)) for g in range(newest + 1)]
         rule = phase.early_stopping
@@ -170,51 +181,73 @@ class PhasedSearch:
             return f"no progress for {rule.patience} generations"
         return ""
 
-    def _evaluate_one(self, index: int, phase: PhaseSection, study: optuna.Study) -> int:
-        """Evaluate one more trial and return its number."""
-        trial = study.ask()
+    def _shown(self, index: int) -> Callable[[Child, Genome], dict[str, Any]]:
+        """Return what says how large the genome of a trial is, and which bar it must meet."""
+        threshold = self._chain.thresholds.get(index)
+
+        def shown(child: Child, genome: Genome) -> dict[str, Any]:
+            bar = {} if threshold is None else {"threshold": threshold.bar(child.generation)}
+            return {**self._sizes(genome), **{name: round(x, 6) for name, x in bar.items()}}
+
+        return shown
+
+    def _sizes(self, genome: Genome) -> dict[str, Any]:
+        return {
+            "neurons": genome.n_neurons,
+            "memory_kib": round(self.config.memory.kib(genome), 1),
+        }
+
+    def _evaluate_one(
+        self,
+        index: int,
+        phase: PhaseSection,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        given: Genome,
+    ) -> None:
+        """Evaluate a trial and store what it came to."""
         try:
-            started = time.perf_counter()
-            genome, evaluation = self._evaluate(index, phase, trial)
-            seconds = time.perf_counter() - started
-            set_genome(trial, genome, evaluation.cluster_losses)
+            genome, evaluation = self._evaluate(index, phase, given)
+            parents, reader = store.child_of(trial).parents, store.genome_reader(study)
+            losses = evaluation.cluster_losses
+            attributes: dict[str, Any] = store.genome_attributes(genome, losses, reader, parents)
+            for name, size in self._sizes(genome).items():
+                if trial.user_attrs[name] != size:  # a refined genome may have grown
+                    store.show(study, trial, name, size)
             threshold = self._chain.thresholds.get(index)
             if threshold is not None:
                 missed = threshold.highest - evaluation.accuracy
-                store.write_constraint(trial, missed)
-                child = store.read_child(store.system_attributes(trial))
-                bar = threshold.bar(child.generation if child is not None else 0)
-                trial.set_user_attr("threshold", round(bar, 6))
-            trial.set_user_attr("neurons", genome.n_neurons)
-            trial.set_user_attr("memory_kib", round(self.config.memory.kib(genome), 1))
-            trial.set_user_attr("seconds", round(seconds, 4))
-            study.tell(trial, (evaluation.cross_entropy, evaluation.accuracy))
-            return trial.number
+                attributes |= store.constraint_attributes([missed])
+            values = evaluation.cross_entropy, evaluation.accuracy
+            if any(map(math.isnan, values)):
+                store.finish_trial(study, trial, TrialState.FAIL, attributes=attributes)
+            else:
+                # Not stored if another worker took this one for dead and gave its place out.
+                store.finish_trial(study, trial, TrialState.COMPLETE, values, attributes)
+        except UpdateFinishedTrialError:
+            pass  # the same, noticed earlier
         except KeyboardInterrupt:
-            running = store.trial_by_number(study, trial.number)
-            if running is not None and running.state == TrialState.RUNNING:
-                store.mark_stale(study, running)
+            store.mark_stale(study, trial)
             raise
         except Exception:
-            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            store.finish_trial(study, trial, TrialState.FAIL)
             raise
 
     def _evaluate(
-        self, index: int, phase: PhaseSection, trial: Trial
+        self, index: int, phase: PhaseSection, genome: Genome
     ) -> tuple[Genome, Evaluation]:
         """Return the genome that a trial ends with, best neurons first, and how good it is."""
-        space = self.spaces[index]
-        genome = space.suggest(trial)
         if phase.refine_steps:
             # The handle seeds it: what a genome is refined to depends on nothing else.
-            return self.evaluator.refine(
-                genome, space.bounds, phase.free, phase.refine_steps, genome.handle
-            )
+            bounds, steps = self.spaces[index].bounds, phase.refine_steps
+            return self.evaluator.refine(genome, bounds, phase.free, steps, genome.handle)
         evaluation = self.evaluator.evaluate(genome)
         return genome.reordered(evaluation.neuron_order), evaluation
 
     def _finish(self, index: int, study: optuna.Study, history: History, reason: str) -> None:
         """Note how the phase ended, and what its best genome does on the test part."""
+        if report.finished(study) is not None:
+            return  # another worker was there first
         ranked = self._chain.ranked(study, history)
         if not ranked:
             raise InputError(
@@ -226,7 +259,8 @@ class PhasedSearch:
         first = None
         if index == 0:  # not trial 0, which a kill may have left without a genome
             first = self._on_test(history.genomes.read(next(history.records()).number))
-        report.finish(study, reason, best, test, first)
+        if report.finished(study) is None:
+            report.finish(study, reason, best, test, first)
 
     def _on_test(self, genome: Genome) -> tuple[float, float] | None:
         if not len(self.task.test):

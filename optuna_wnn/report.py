@@ -42,6 +42,7 @@ _CONFIGURATION: Final = "config"
 _THRESHOLD: Final = "threshold"
 _SETTINGS: Final = "settings"
 _INPUT_GROUPS: Final = "input groups"
+_SEED: Final = "run seed"
 
 
 # -- what studies say ----------------------------------------------------------------------------
@@ -95,6 +96,17 @@ def read_input_groups(study: optuna.Study) -> tuple[int, int] | None:
     """Return what :func:`write_input_groups` wrote, or ``None``."""
     groups = store.read_setting(study, _INPUT_GROUPS)
     return None if groups is None else (int(groups[0]), int(groups[1]))
+
+
+def write_seed(study: optuna.Study, seed: int) -> None:
+    """Write into a study what all random numbers of its run derive from."""
+    store.write_setting(study, _SEED, seed)
+
+
+def read_seed(study: optuna.Study) -> int | None:
+    """Return what :func:`write_seed` wrote, or ``None``."""
+    seed: int | None = store.read_setting(study, _SEED)
+    return seed
 
 
 def write_baselines(study: optuna.Study, baselines: Mapping[str, float]) -> None:

@@ -154,7 +154,7 @@ class GenomeSpace:
             rng = np.random.default_rng(handle)
             genome = resize(genome, counts["neurons"], counts["bits"], self.bounds, rng)
         if genome is not given and isinstance(trial, Trial):
-            store.write_genome(trial.study, store.trial_id(trial), genome)
+            store.write_genome(trial.study, trial, genome)
         return genome
 
     def counts(self) -> Iterator[tuple[str, Dimension, int, tuple[int, int]]]:
@@ -263,9 +263,7 @@ def set_genome(
         cluster_losses: The loss of each cluster, ``float64[K]``, where the loss is a sum over
             clusters: it lets the genetic sampler take each cluster from the better parent.
     """
-    study, trial_id = trial.study, store.trial_id(trial)
+    study = trial.study
     child = store.read_child(store.system_attributes(trial))
     parents = () if child is None else child.parents
-    store.write_genome(study, trial_id, genome, store.genome_reader(study), parents)
-    if cluster_losses is not None:
-        store.write_cluster_losses(study, trial_id, cluster_losses)
+    store.write_genome(study, trial, genome, parents, cluster_losses)

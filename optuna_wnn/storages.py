@@ -51,6 +51,9 @@ def open_storage(url: str, *, must_exist: bool = False) -> BaseStorage:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         for secret in filter(None, map("".join, _PASSWORD.findall(url))):
             reason = reason.replace(secret, "***")
+            # Where it was not escaped, a driver takes a part of it for a part of the host.
+            if any(part in reason for part in re.split("[@/:?#]", secret) if part):
+                reason = type(error).__name__
         raise InputError(
             f"storage {masked(url)}: it cannot be opened ({reason}); check the URL, that the "
             "server runs, and that its driver is installed"

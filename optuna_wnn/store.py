@@ -9,6 +9,8 @@ trials are named by number, never by id, so a copied study still reads.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import re
 import threading
@@ -17,20 +19,26 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from typing import Final
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import Trial
+from optuna.trial import TrialState
 
 from optuna_wnn import packing
 from optuna_wnn.errors import InputError
 from optuna_wnn.genome import HANDLE_BITS
 from optuna_wnn.genome import Genome
+from optuna_wnn.rdb import TrialWriter
 
 
 GENOME_PARAMETER: Final = "genome"
@@ -39,7 +47,6 @@ _GENOME: Final = "wnn:genome"
 _CHILD: Final = "wnn:child"
 _CLAIM: Final = "wnn:claim"
 _STALE: Final = "wnn:stale"
-_CLUSTER_LOSSES: Final = "wnn:cluster-losses"
 _STUDY: Final = "wnn:study:"
 _WORKER: Final = "wnn:worker:"
 _GENERATION: Final = "wnn:generation:"
@@ -48,10 +55,12 @@ _CONSTRAINTS: Final = "constraints"  # what both Optuna 5 and optuna-dashboard 0
 
 _VERSION: Final = "1"
 _HEX: Final = re.compile("[0-9a-f]{32}")
+_LOSSES: Final = "|"  # between a genome's text and its clusters' losses
 _PIECE: Final = 59_900  # bytes of one attribute, less what JSON and the count of pieces add
 _ALONE: Final = 6_000  # bytes of base64 up to which a genome is stored without its parents
 _MOST_RUNNING: Final = 64  # trials whose attributes are remembered while they run
 _MOST_DEPTH: Final = 16  # a genome this far from one stored alone is stored alone as well
+_MOST_GUESSES: Final = 16  # numbers that a new trial is asked for before it is read
 _SURELY_LARGE: Final = 16_000  # connections from which on no genome fits into _ALONE
 
 
@@ -124,8 +133,8 @@ def _unpacked(
 ) -> Genome:
     """Return the genome that a trial's attributes hold."""
     try:
-        pieces = [attributes[f"{_GENOME}:{i}"] for i in range(1, header.pieces)]
-        genome = packing.unpack("".join([header.text, *pieces]), parents)
+        text, _, _ = _joined(header, attributes).partition(_LOSSES)
+        genome = packing.unpack(text, parents)
     except KeyError as error:
         raise InputError(f"{where}: a piece of the stored genome is missing") from error
     except (TypeError, ValueError) as error:
@@ -136,26 +145,64 @@ def _unpacked(
     return genome
 
 
-def _pieces(text: str) -> dict[str, str]:
-    """Return the attributes that hold a text; the first tells how many there are."""
+def _joined(header: _Header, attributes: Mapping[str, Any]) -> str:
+    pieces = (attributes[f"{_GENOME}:{i}"] for i in range(1, header.pieces))
+    return "".join([header.text, *pieces])
+
+
+def _pieces(text: str, losses: NDArray[np.float64] | None = None) -> dict[str, str]:
+    """Return the attributes that hold a genome's text, and the loss of each of its clusters.
+
+    The first tells how many there are.
+    """
+    if losses is not None:
+        text += _LOSSES + base64.b64encode(losses.astype("<f8").tobytes()).decode()
     pieces = [text[i : i + _PIECE] for i in range(0, len(text), _PIECE)]
     head = {_GENOME: f"{len(pieces)}|{pieces[0]}"}
     return head | {f"{_GENOME}:{i}": pieces[i] for i in range(1, len(pieces))}
 
 
-def genome_attributes(genome: Genome) -> dict[str, str]:
-    """Return the system attributes that hold ``genome`` alone, for ``create_trial``."""
-    return _pieces(_encode(genome, ()))
+def genome_attributes(
+    genome: Genome,
+    cluster_losses: NDArray[np.float64] | None = None,
+    reader: GenomeReader | None = None,
+    parents: Sequence[int] = (),
+) -> dict[str, str]:
+    """Return the system attributes that hold ``genome``.
+
+    Args:
+        genome: The genome.
+        cluster_losses: The loss of each of its clusters, ``float64[K]``, where it is known.
+        reader: Reads the parents; without it the genome is stored alone.
+        parents: Numbers of the trials that it descends from.
+    """
+    known = []
+    if reader is not None:
+        for number in dict.fromkeys(parents):
+            parent, depth = reader.read_with_depth(number)
+            known.append((number, depth, parent))
+        reader.keep(genome)
+    return _pieces(_encode(genome, known), cluster_losses)
 
 
-def stored_handle(attributes: Mapping[str, Any]) -> int | None:
-    """Return the handle of the genome in a trial's system attributes, without unpacking it.
+def read_cluster_losses(attributes: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """Return the loss of each cluster in a trial's system attributes, or ``None``.
 
     Raises:
         InputError: If what is stored there is no genome.
     """
     header = _header(attributes, "a trial")
-    return None if header is None else int(header.digest, 16) >> (128 - HANDLE_BITS)
+    if header is None:
+        return None
+    try:
+        _, mark, text = _joined(header, attributes).partition(_LOSSES)
+        return np.frombuffer(base64.b64decode(text), "<f8") if mark else None
+    except (KeyError, ValueError) as error:
+        raise InputError(f"a trial's stored losses are damaged ({error})") from error
+
+
+def _handle(header: _Header) -> int:
+    return int(header.digest, 16) >> (128 - HANDLE_BITS)
 
 
 class GenomeReader:
@@ -175,6 +222,7 @@ class GenomeReader:
         self._attributes_of = attributes_of
         self._budget = budget
         self._kept: dict[str, Genome] = {}  # least recently used first
+        self._settled: dict[int, tuple[str, int]] = {}  # number -> checksum and depth
         self._bytes = 0
         self._lock = threading.RLock()
 
@@ -192,6 +240,11 @@ class GenomeReader:
         Raises:
             InputError: If there is none, it is damaged, or more than ``deepest`` trials are named.
         """
+        settled = self._settled.get(number)
+        genome = None if settled is None else self._kept.get(settled[0])
+        if settled is not None and genome is not None:
+            self.keep(genome)
+            return genome, settled[1]
         where = f"trial {number}"
         attributes = self._attributes_of(number)
         header = _header(attributes, where)
@@ -209,6 +262,21 @@ class GenomeReader:
         """
         header = _header(attributes, where)
         return None if header is None else self._unpack(header, attributes, where)
+
+    def settle(self, number: int, attributes: Mapping[str, Any]) -> int | None:
+        """Take in what a trial ended with, which changes no more: saves a query a read.
+
+        Returns:
+            The handle of its genome, or ``None`` if it has none.
+
+        Raises:
+            InputError: If what is stored there is no genome.
+        """
+        header = _header(attributes, f"trial {number}")
+        if header is None:
+            return None
+        self._settled[number] = header.checksum, header.depth
+        return _handle(header)
 
     def keep(self, genome: Genome) -> None:
         """Remember a genome that will be read soon."""
@@ -239,29 +307,23 @@ def _size(genome: Genome) -> int:
 
 def write_genome(
     study: optuna.Study,
-    trial_id: int,
+    trial: Trial | FrozenTrial,
     genome: Genome,
-    reader: GenomeReader | None = None,
     parents: Sequence[int] = (),
+    cluster_losses: NDArray[np.float64] | None = None,
 ) -> None:
     """Store a genome with a running trial; one that is there already is replaced.
 
     Args:
         study: The trial's study.
-        trial_id: The trial's id in the storage.
+        trial: The trial.
         genome: The genome.
-        reader: Reads the parents; without it the genome is stored alone.
         parents: Numbers of the trials that it descends from.
+        cluster_losses: The loss of each of its clusters, ``float64[K]``, where it is known.
     """
-    known = []
-    if reader is not None:
-        for number in dict.fromkeys(parents):
-            parent, depth = reader.read_with_depth(number)
-            known.append((number, depth, parent))
-    (reader or genome_reader(study)).keep(genome)
-    attributes = _pieces(_encode(genome, known))
+    attributes = genome_attributes(genome, cluster_losses, genome_reader(study), parents)
     for key in reversed(attributes):  # the first last, so that no reader sees half a genome
-        _write(study._storage, trial_id, key, attributes[key])
+        _write(study._storage, trial, key, attributes[key])
 
 
 def read_genome(trial: Trial | FrozenTrial, study: optuna.Study | None = None) -> Genome | None:
@@ -342,12 +404,12 @@ def system_attributes(trial: Trial | FrozenTrial) -> Mapping[str, Any]:
     return {**trial._cached_frozen_trial.system_attrs, **written}
 
 
-def _write(storage: BaseStorage, trial_id: int, key: str, value: Any) -> None:
+def _write(storage: BaseStorage, trial: Trial | FrozenTrial, key: str, value: Any) -> None:
     """Store a system attribute of a running trial, and remember it while it runs."""
-    storage.set_trial_system_attr(trial_id, key, value)
+    storage.set_trial_system_attr(trial._trial_id, key, value)
     with _WRITING:
         trials = _WRITTEN.setdefault(storage, {})
-        trials.setdefault(trial_id, {})[key] = value
+        trials.setdefault(trial._trial_id, {})[key] = value
         while len(trials) > _MOST_RUNNING:
             del trials[next(iter(trials))]
 
@@ -363,11 +425,6 @@ def fixed_parameters(trial: FrozenTrial) -> Mapping[str, Any]:
     """Return the parameters that ``enqueue_trial`` fixed."""
     fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
     return fixed
-
-
-def trial_id(trial: Trial | FrozenTrial) -> int:
-    """Return the id under which the storage knows a trial."""
-    return int(trial._trial_id)
 
 
 def trial_by_number(study: optuna.Study, number: int) -> FrozenTrial | None:
@@ -445,9 +502,9 @@ class Child:
             ) from error
 
 
-def write_child(study: optuna.Study, trial_id: int, child: Child) -> None:
+def write_child(study: optuna.Study, trial: Trial | FrozenTrial, child: Child) -> None:
     """Store the place of a running trial in its study's history."""
-    _write(study._storage, trial_id, _CHILD, child.to_json())
+    _write(study._storage, trial, _CHILD, child.to_json())
 
 
 def read_child(attributes: Mapping[str, Any]) -> Child | None:
@@ -456,31 +513,134 @@ def read_child(attributes: Mapping[str, Any]) -> Child | None:
     return None if text is None else Child.from_json(text)
 
 
+def child_of(trial: FrozenTrial) -> Child:
+    """Return the place of a trial that :func:`begin_trial` began."""
+    return Child.from_json(trial.system_attrs[_CHILD])
+
+
 def child_attributes(child: Child) -> dict[str, str]:
     """Return the system attributes that hold a child's place, for ``create_trial``."""
     return {_CHILD: child.to_json()}
 
 
-def write_cluster_losses(study: optuna.Study, trial_id: int, losses: NDArray[np.float64]) -> None:
-    """Store the loss of each cluster, ``float64[K]``, with a running trial."""
-    study._storage.set_trial_system_attr(trial_id, _CLUSTER_LOSSES, losses.tolist())
+def begin_trial(
+    study: optuna.Study,
+    child: Child,
+    params: Mapping[str, Any],
+    distributions: Mapping[str, BaseDistribution],
+    user_attributes: Mapping[str, Any],
+    expected: int,
+) -> FrozenTrial:
+    """Begin a trial of which all is known, in one transaction.
+
+    Args:
+        study: The study.
+        child: Its place.
+        params: Its parameters.
+        distributions: Their distributions.
+        user_attributes: What it shows.
+        expected: The number that it gets if no other process began a trial meanwhile.
+    """
+    trial = optuna.trial.create_trial(
+        state=TrialState.RUNNING,
+        params=dict(params),
+        distributions=dict(distributions),
+        user_attrs=dict(user_attributes),
+        system_attrs=child_attributes(child),
+    )
+    writer = _trial_writer(study._storage)
+    if writer is not None:
+        trial._trial_id, trial.number = writer.add(study._study_id, trial)
+    else:
+        trial._trial_id = study._storage.create_new_trial(study._study_id, trial)
+        trial.number = _number(study, trial._trial_id, expected)
+    return trial
 
 
-def cluster_loss_attributes(losses: NDArray[np.float64] | None) -> dict[str, list[float]]:
-    """Return the system attributes that hold the loss of each cluster, for ``create_trial``."""
-    return {} if losses is None else {_CLUSTER_LOSSES: losses.tolist()}
+def add_trial(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Store a trial that ``create_trial`` made, in one transaction."""
+    writer = _trial_writer(study._storage)
+    if writer is not None:
+        writer.add(study._study_id, trial)
+    else:
+        study.add_trial(trial)
 
 
-def read_cluster_losses(attributes: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """Return the loss of each cluster in a trial's system attributes, or ``None``."""
-    losses = attributes.get(_CLUSTER_LOSSES)
-    return None if losses is None else np.asarray(losses, np.float64)
+def _number(study: optuna.Study, trial_id: int, expected: int) -> int:
+    """Return a trial's number; to ask whether it is a given one is cheaper than to read it."""
+    for number in range(expected, expected + _MOST_GUESSES):
+        try:
+            found = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+        except KeyError:
+            break
+        if found == trial_id:
+            return number
+    return study._storage.get_trial(trial_id).number
+
+
+def show(study: optuna.Study, trial: FrozenTrial, name: str, value: Any) -> None:
+    """Store a user attribute of a running trial."""
+    study._storage.set_trial_user_attr(trial._trial_id, name, value)
+    trial.user_attrs[name] = value
+
+
+def finish_trial(
+    study: optuna.Study,
+    trial: FrozenTrial,
+    state: TrialState,
+    values: Sequence[float] | None = None,
+    attributes: Mapping[str, Any] = MappingProxyType({}),
+) -> bool:
+    """Finish a trial that :func:`begin_trial` began, as ``study.tell`` does, without reading it.
+
+    Args:
+        study: The trial's study.
+        trial: The trial.
+        state: How it ended.
+        values: Its values, where it is complete.
+        attributes: System attributes that it did not have before.
+
+    Returns:
+        Whether it was still running: another worker may have taken this one for dead.
+    """
+    storage, trial_id = study._storage, trial._trial_id
+    writer = _trial_writer(storage)
+    try:
+        if writer is not None:
+            if not writer.finish(trial_id, state, values, attributes):
+                return False
+        else:
+            for key in reversed(list(attributes)):
+                storage.set_trial_system_attr(trial_id, key, attributes[key])
+            storage.set_trial_state_values(trial_id, state, values)
+    except UpdateFinishedTrialError:
+        return False
+    trial.system_attrs.update(attributes)
+    study.sampler.after_trial(study, trial, state, values)
+    return True
+
+
+def _trial_writer(storage: BaseStorage) -> TrialWriter | None:
+    """Return what writes a trial into a relational database, or ``None`` for other storages."""
+    backend = getattr(storage, "_backend", storage)
+    if not isinstance(backend, RDBStorage):
+        return None
+    if storage not in _WRITERS:
+        _WRITERS[storage] = TrialWriter.of(backend.engine)
+    return _WRITERS[storage]
+
+
+_WRITERS: weakref.WeakKeyDictionary[BaseStorage, TrialWriter | None] = weakref.WeakKeyDictionary()
 
 
 def mark_stale(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Close a running trial whose worker is gone, so that its place is given out again."""
-    study._storage.set_trial_system_attr(trial._trial_id, _STALE, True)
-    study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    """Close a running trial whose worker is gone, so that its place is given out again.
+
+    Several workers may do so at once.
+    """
+    with contextlib.suppress(UpdateFinishedTrialError):  # another worker was faster
+        study._storage.set_trial_system_attr(trial._trial_id, _STALE, True)
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def is_stale(attributes: Mapping[str, Any]) -> bool:
@@ -488,13 +648,13 @@ def is_stale(attributes: Mapping[str, Any]) -> bool:
     return bool(attributes.get(_STALE, False))
 
 
-def write_constraint(trial: Trial, violation: float) -> None:
+def write_constraint(study: optuna.Study, trial: Trial | FrozenTrial, violation: float) -> None:
     """Store how far a trial misses its final bar; at most 0 is feasible.
 
     Optuna 5 has ``set_constraint``, but optuna-dashboard 0.21 does not read what it writes. Both
     read the list that Optuna 4 wrote.
     """
-    trial.storage.set_trial_system_attr(trial._trial_id, _CONSTRAINTS, [float(violation)])
+    _write(study._storage, trial, _CONSTRAINTS, [float(violation)])
 
 
 def constraint_attributes(violations: Sequence[float]) -> dict[str, list[float]]:
@@ -583,15 +743,19 @@ def read_figure(study: optuna.Study, name: str) -> str:
     return "".join(attributes[f"{prefix}{i}"] for i in range(count))
 
 
-def register_worker(study: optuna.Study, worker: str) -> None:
-    """Store that a worker works on a study, or will as soon as it has a trial."""
-    study._storage.set_study_system_attr(study._study_id, _WORKER + worker, True)
+def write_worker(study: optuna.Study, worker: str, sign: Sequence[int]) -> None:
+    """Store a sign of life of a worker; none of its signs is like the one before."""
+    study._storage.set_study_system_attr(study._study_id, _WORKER + worker, list(sign))
 
 
-def registered_workers(study: optuna.Study) -> set[str]:
-    """Return all workers that ever worked on a study."""
-    names = study._storage.get_study_system_attrs(study._study_id)
-    return {name.removeprefix(_WORKER) for name in names if name.startswith(_WORKER)}
+def read_workers(study: optuna.Study) -> dict[str, tuple[int, ...]]:
+    """Return the last sign of life of every worker that ever worked on a study."""
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    return {
+        key.removeprefix(_WORKER): tuple(sign)
+        for key, sign in attributes.items()
+        if key.startswith(_WORKER)
+    }
 
 
 def identity(study: optuna.Study) -> tuple[int, int]:

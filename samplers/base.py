@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import threading
 import zlib
 from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -21,6 +25,8 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_wnn import store
+from optuna_wnn.crew import Crew
+from optuna_wnn.crew import Place
 from optuna_wnn.errors import InputError
 from optuna_wnn.fitness import Fitness
 from optuna_wnn.fitness import FitnessCalculatorType
@@ -80,7 +86,7 @@ class KnownStudy:
     """What a sampler keeps of one study; all of it can be had from the storage again."""
 
     def __init__(self, study: optuna.Study) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.history = History(study)
         self.space = GenomeSpace.read(study)
         self.seed: int | None = None
@@ -217,7 +223,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
             else:  # a copy of a trial whose worker died, as Optuna's retry callback makes it
                 child = replace(child, worker=this_worker())
                 known.history.take(trial.number, child)
-                store.write_child(study, store.trial_id(trial), child)
+                store.write_child(study, trial, child)
                 self._hold(known, trial, child, self._fixed_genome(known, trial))
 
     def infer_relative_search_space(
@@ -278,6 +284,82 @@ class GenomeSampler(BaseSampler, abc.ABC):
 
     # -- for who runs a study --
 
+    def begin(
+        self,
+        study: optuna.Study,
+        crew: Crew,
+        describe: Callable[[Child, Genome], Mapping[str, Any]],
+        may_begin: Callable[[], bool],
+    ) -> tuple[FrozenTrial, Genome] | None:
+        """Begin a trial by one transaction, where ``study.ask`` takes one for each fact of it.
+
+        No two workers get the same place. Alone, a worker reads nothing: a number that is not
+        the next one tells it that another has come.
+
+        Args:
+            study: A study whose space is stored.
+            crew: This worker, which has joined the study.
+            describe: Returns the user attributes of a trial.
+            may_begin: Whether there is to be another trial; asked when the history is up to date.
+
+        Returns:
+            The trial and its genome, to be told by :func:`optuna_wnn.store.finish_trial`; or
+            ``None`` if there is to be none.
+        """
+        known = self._known(study)
+        with known.lock:
+            history, space = known.history, known.space
+            while True:
+                others = crew.others()
+                if others or history.n_running(known.in_flight):
+                    place = self._claimed_place(known, study, crew)
+                else:
+                    place = self._free_place(known)
+                if not may_begin():
+                    return None
+                child, genome = self._made(known, study, None, *place)
+                assert space is not None
+                assert genome is not None
+                trial = store.begin_trial(
+                    study,
+                    child,
+                    space.parameters(genome),
+                    space.distributions(),
+                    describe(child, genome),
+                    history.next_number,
+                )
+                is_next = trial.number == history.next_number
+                history.began(trial.number, child)
+                if not is_next and not (others and all(others.values())):
+                    # One who came just now, and this worker, did not know of each other.
+                    crew.look()
+                    history.refresh(known.in_flight)
+                    if (
+                        min(history.rivals(trial.number, child), default=trial.number)
+                        < trial.number
+                    ):
+                        store.mark_stale(study, trial)
+                        continue
+                self._write_plan(known, study, child.generation)
+                return trial, genome
+
+    def _claimed_place(self, known: KnownStudy, study: optuna.Study, crew: Crew) -> Place:
+        """Return a free place that no other worker is about to take."""
+        skip = 0
+        while True:
+            place = self._free_place(known, skip, set(filter(None, crew.others().values())))
+            crew.claim(place)
+            crew.look()
+            for trial in known.history.refresh(known.in_flight):
+                child = store.read_child(trial.system_attrs)
+                if child is not None and crew.is_gone(child.worker):
+                    store.mark_stale(study, trial)
+            rivals = [name for name, claim in crew.others().items() if claim == place]
+            if not rivals and known.history.is_free(place):
+                return place
+            # All who see each other claim the same place leave it, each for another one.
+            skip = sum(name < this_worker() for name in rivals)
+
     def history(self, study: optuna.Study) -> History:
         """Return the trials of a study that are known here, those of this process up to date."""
         return self._known(study).history
@@ -314,7 +396,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
             generation, index = self._free_place(known, skip)
             child, genome = self._made(known, study, trial, generation, index)
             history.take(trial.number, child)
-            store.write_child(study, store.trial_id(trial), child)
+            store.write_child(study, trial, child)
             # Of two workers that write before they look, at least one sees the other. If both
             # do, both give way, each to another place.
             history.look_ahead(trial.number, known.in_flight)
@@ -325,33 +407,43 @@ class GenomeSampler(BaseSampler, abc.ABC):
         self._keep(known, study, trial, child, genome)
         self._write_plan(known, study, child.generation)
 
-    def _free_place(self, known: KnownStudy, skip: int) -> tuple[int, int]:
+    def _free_places(self, known: KnownStudy) -> Iterator[Place]:
+        """Yield the places that no live trial has: those of dead workers, then in order."""
         history = known.history
-        lost = history.lost_place()
-        if lost is not None:
-            return lost
-        generation = max(history.newest, 0)
-        index = history.free_index(generation, self._size(known, generation), skip)
-        return (generation + 1, 0) if index is None else (generation, index)
+        yield from history.lost_places()
+        for generation in itertools.count(max(history.newest, 0)):
+            for index in range(self._size(known, generation)):
+                if history.is_free((generation, index)):
+                    yield generation, index
+
+    def _free_place(self, known: KnownStudy, skip: int = 0, but: Collection[Place] = ()) -> Place:
+        """Return the first free place after ``skip`` others, and none of ``but``."""
+        free = (place for place in self._free_places(known) if place not in but)
+        return next(itertools.islice(free, skip, None))
 
     def _made(
         self,
         known: KnownStudy,
         study: optuna.Study,
-        trial: FrozenTrial,
+        trial: FrozenTrial | None,
         generation: int,
         index: int,
     ) -> tuple[Child, Genome | None]:
-        """Return who takes a place and, where the space is known, its genome."""
+        """Return who takes a place and, where the space is known, its genome.
+
+        A trial that was there before may bring its genome, or parameters that name one.
+        """
 
         def draw(*key: int) -> np.random.Generator:
             return self._generator(known, study, Child(generation, index), *key)
 
         child, make = self._conceive(known, generation, index, draw)
         child = replace(child, worker=this_worker())
-        if store.fixed_parameters(trial):  # the trial does not make the move that it was given
-            child = replace(child, attribute=None, reverse=None)
-        genome = self._fixed_genome(known, trial)
+        genome = None
+        if trial is not None:
+            if store.fixed_parameters(trial):  # it does not make the move that it was given
+                child = replace(child, attribute=None, reverse=None)
+            genome = self._fixed_genome(known, trial)
         if genome is not None:
             return replace(child, handle=genome.handle), genome
         if make is None:
@@ -387,7 +479,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
             return child, None
         child, genome = self._made(known, study, trial, child.generation, child.index)
         known.history.take(trial.number, child)
-        store.write_child(study, store.trial_id(trial), child)
+        store.write_child(study, trial, child)
         self._keep(known, study, trial, child, genome)
         return child, genome
 
@@ -400,8 +492,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
         genome: Genome | None,
     ) -> None:
         if genome is not None:
-            reader = known.history.genomes
-            store.write_genome(study, store.trial_id(trial), genome, reader, child.parents)
+            store.write_genome(study, trial, genome, child.parents)
         self._hold(known, trial, child, genome)
 
     def _hold(

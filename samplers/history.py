@@ -124,6 +124,42 @@ class History:
             for trial in store.all_trials(self.study)[number + 1 :]:
                 self.note(trial, trial.state, trial.values)
 
+    @property
+    def next_number(self) -> int:
+        """The number that the next trial gets, as far as is known."""
+        return max(self._next, max(self._noted, default=-1) + 1)
+
+    def n_running(self, own: Collection[int] = ()) -> int:
+        """Return how many trials had not finished at the last look, besides ``own``."""
+        return len(self._open.difference(own))
+
+    def began(self, number: int, child: Child) -> None:
+        """Note a trial that this process began and will note when it finished."""
+        if number == self._next:
+            self._next += 1
+            self._open.add(number)
+        self.take(number, child)
+
+    def refresh(self, own: Collection[int] = ()) -> list[FrozenTrial]:
+        """Read what other workers did, by one query.
+
+        Args:
+            own: Running trials of this process, which need not be read.
+
+        Returns:
+            The trials of others that run.
+        """
+        trials = store.all_trials(self.study)
+        for trial in trials[self._next :]:
+            if trial.number not in self._noted:
+                self._open.add(trial.number)
+        self._next = len(trials)
+        self._noted.clear()
+        for number in sorted(self._open.difference(own)):
+            self.note(trials[number], trials[number].state, trials[number].values)
+        still_open = (trials[number] for number in sorted(self._open.difference(own)))
+        return [trial for trial in still_open if trial.state == TrialState.RUNNING]
+
     def _read(self, numbers: list[int]) -> None:
         """Read some trials, in ascending order."""
         found: Iterable[FrozenTrial | None]
@@ -168,7 +204,7 @@ class History:
 
     def _record(self, trial: FrozenTrial, child: Child, values: list[float]) -> None:
         self._newest = max(self._newest, child.generation)
-        stored = store.stored_handle(trial.system_attrs)
+        stored = self.genomes.settle(trial.number, trial.system_attrs)
         final = -1 if stored is None else stored
         record = Record(
             trial.number,
@@ -234,21 +270,14 @@ class History:
             return self._finished.get(generation, 0)
         return self._n_finished
 
-    def lost_place(self) -> tuple[int, int] | None:
-        """Return the first place (generation, index) whose worker is gone, if there is one."""
-        return min(self._lost, default=None)
+    def lost_places(self) -> list[tuple[int, int]]:
+        """Return the places (generation, index) whose worker is gone, in their order."""
+        return sorted(self._lost)
 
-    def free_index(self, generation: int, size: int, skip: int = 0) -> int | None:
-        """Return the first index below ``size`` that no live trial has in a generation.
-
-        Args:
-            generation: The generation.
-            size: How many places it has.
-            skip: How many of the free ones are left to others.
-        """
-        taken = self._taken.get(generation, {})
-        free = (i for i in range(size) if not taken.get(i))
-        return next(itertools.islice(free, skip, None), None)
+    def is_free(self, place: tuple[int, int]) -> bool:
+        """Return whether no live trial has a place (generation, index)."""
+        generation, index = place
+        return not self._taken.get(generation, {}).get(index)
 
     def siblings(self, generation: int, index: int) -> list[Child]:
         """Return who took the places below ``index`` in a generation."""

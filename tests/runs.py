@@ -134,11 +134,7 @@ def outcome(storage: BaseStorage, run: str = "small") -> Outcome:
                 t.values,
                 genome_of(study, t.number).checksum if t.state == TrialState.COMPLETE else None,
                 list(t.constraints.values()),
-                {
-                    k: v
-                    for k, v in t.user_attrs.items()
-                    if k not in ("seconds", report.SEEDED_FROM)
-                },
+                {k: v for k, v in t.user_attrs.items() if k != report.SEEDED_FROM},
                 _lineage(t, trials),
             )
             for t in lasting

@@ -17,9 +17,9 @@ FLOORS = [
     rooms.split()
     for rooms in (
         "errors",
-        "genome memory variation moves fitness schedule packing store storages journal workers "
-        "strict_yaml validation config sources tasks jobs",
-        "space evaluators network report schema sweep_config sweep_file axes leaderboard",
+        "genome memory variation moves fitness schedule packing rdb store storages journal "
+        "workers strict_yaml validation config sources tasks jobs",
+        "space crew evaluators network report schema sweep_config sweep_file axes leaderboard",
         "samplers traces figures notes",
         "chain phases plan sweep dashboard pages",
         "console cli",
@@ -32,6 +32,7 @@ SAME_FLOOR = {
     ("packing", "genome"),
     ("store", "genome"),
     ("store", "packing"),
+    ("store", "rdb"),
     ("storages", "journal"),
     ("moves", "genome"),
     ("moves", "variation"),
@@ -61,7 +62,7 @@ SAME_FLOOR = {
 # Libraries that only these rooms know.
 LIBRARIES = {
     "optuna": {
-        *("store", "storages", "journal", "space", "report"),
+        *("rdb", "store", "storages", "journal", "space", "crew", "report"),
         *("samplers", "chain", "phases", "sweep", "axes", "leaderboard", "traces", "dashboard"),
     },
     "numba": {"evaluators"},

@@ -275,7 +275,7 @@ def test_infeasible_trials_are_parents_only_where_feasible_ones_are_few() -> Non
 
     def constrained(trial: Trial) -> float:
         genome = SPACE.suggest(trial)
-        store.write_constraint(trial, 10.0 - genome.n_neurons)  # more than 10 neurons
+        store.write_constraint(study, trial, 10.0 - genome.n_neurons)  # more than 10 neurons
         return loss(genome)
 
     study.optimize(constrained, n_trials=80)

@@ -73,8 +73,7 @@ def study_in(storage: BaseStorage, name: str = "s") -> optuna.Study:
 def add(study: optuna.Study, genome: Genome, parents: tuple[int, ...] = ()) -> int:
     """Store a genome with a new trial and return the trial's number."""
     trial = study.ask()
-    reader = store.genome_reader(study)
-    store.write_genome(study, store.trial_id(trial), genome, reader, parents)
+    store.write_genome(study, trial, genome, parents)
     study.tell(trial, 0.0)
     return trial.number
 
@@ -97,7 +96,8 @@ def test_a_genome_comes_back_from_every_storage(
     assert store.genome_reader(study).read(number) == genome
     assert store.read_genome(study.trials[number]) == genome
     assert store.read_genome(study.trials[number], study) == genome
-    assert store.stored_handle(study.trials[number].system_attrs) == genome.handle
+    attributes = study.trials[number].system_attrs
+    assert store.genome_reader(study).settle(number, attributes) == genome.handle
 
 
 def test_a_running_trial_tells_its_genome(reopen: Callable[[], BaseStorage]) -> None:
@@ -105,7 +105,7 @@ def test_a_running_trial_tells_its_genome(reopen: Callable[[], BaseStorage]) -> 
     trial = study.ask()
     assert store.read_genome(trial) is None
     for seed in (0, 1):  # a genome that is there already is replaced
-        store.write_genome(study, store.trial_id(trial), made(SMALL, seed))
+        store.write_genome(study, trial, made(SMALL, seed))
         assert store.read_genome(trial) == made(SMALL, seed)
 
 
@@ -120,7 +120,7 @@ def test_a_replaced_genome_is_not_mistaken_for_the_first(
         made(SMALL, 1),
         made(SMALL, 1).reordered(order(made(SMALL, 1))),
     ):
-        store.write_genome(study, store.trial_id(trial), genome)
+        store.write_genome(study, trial, genome)
         assert store.genome_reader(other).read(trial.number) == genome
 
 
@@ -403,7 +403,7 @@ def test_a_constraint_is_read_by_optuna(reopen: Callable[[], BaseStorage]) -> No
     study = study_in(reopen())
     for value, violation in ((0.0, 0.1), (1.0, -0.1)):
         trial = study.ask()
-        store.write_constraint(trial, violation)
+        store.write_constraint(study, trial, violation)
         study.tell(trial, value)
     assert study.best_trial.number == 1
     assert list(study.trials[0].constraints.values()) == [0.1]
