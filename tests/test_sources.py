@@ -36,7 +36,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_command_line_overrules_the_environment_which_overrules_the_file(here: Path) -> None:
-    def seed(overrides: list[str], environment: dict[str, str]) -> int:
+    def seed(overrides: list[str], environment: dict[str, str]) -> int | None:
         return load_config("run.yaml", overrides, environment).seed
 
     assert seed([], {}) == 1
