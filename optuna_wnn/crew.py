@@ -75,9 +75,9 @@ class Crew:
         if worker == self._me or worker in self._gone:
             return worker in self._gone
         sign, since = self._seen.get(worker, ((-1,), time.monotonic()))
-        if is_gone(worker) or time.monotonic() - since > SILENCE:
+        if is_gone(worker):
             self._gone.add(worker)  # its name will not come again
-        return not sign or worker in self._gone
+        return not sign or worker in self._gone or time.monotonic() - since > SILENCE
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
