@@ -8,52 +8,82 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_wnn.evaluators.barrier import wait_for_all
 from optuna_wnn.evaluators.cpu_kernels import mix
 from optuna_wnn.evaluators.general import general_votes
 from optuna_wnn.evaluators.jit import compiled
+from optuna_wnn.evaluators.judge import Room
+from optuna_wnn.evaluators.judge import bit_loss
 from optuna_wnn.evaluators.judge import copy_into
-from optuna_wnn.evaluators.judge import keep_class
-from optuna_wnn.evaluators.judge import rebase
-from optuna_wnn.evaluators.judge import try_bit
-from optuna_wnn.evaluators.judge import try_class
-from optuna_wnn.evaluators.loss import REBASE_EVERY
+from optuna_wnn.evaluators.judge import exchange_votes
+from optuna_wnn.evaluators.judge import keep_score
+from optuna_wnn.evaluators.judge import softmax_loss
 from optuna_wnn.evaluators.recount import Planes
 from optuna_wnn.evaluators.recount import Rule
 from optuna_wnn.evaluators.recount import compact_votes
+from optuna_wnn.evaluators.recount import count_all
 from optuna_wnn.evaluators.recount import count_rarer
 from optuna_wnn.evaluators.recount import fill_ballots
+from optuna_wnn.evaluators.recount import find_all_addresses
 from optuna_wnn.evaluators.recount import keep_addresses
 from optuna_wnn.evaluators.recount import keep_counts
-from optuna_wnn.evaluators.recount import list_cells
+from optuna_wnn.evaluators.recount import mark_cells
+from optuna_wnn.evaluators.recount import read_all
 from optuna_wnn.evaluators.recount import read_ballots
 from optuna_wnn.evaluators.refine import DRAW_CLUSTER
 from optuna_wnn.evaluators.refine import DRAW_INPUT
 from optuna_wnn.evaluators.refine import DRAW_NEURON
 from optuna_wnn.evaluators.refine import DRAW_POSITION
-from optuna_wnn.genome import MAX_BITS
 
 
 U = np.uint64
 
 
-class CountedSource(NamedTuple):
-    """The examples, where moved neurons are counted again; see :mod:`recount`.
+class Wiring(NamedTuple):
+    """The clusters that are refined: ``K`` of them with ``N`` neurons in all.
+
+    Attributes:
+        streams: What the draws of each cluster start from, ``int64[K]``.
+        n_shared: Among how many clusters one is drawn for every move; 0 if the one cluster that
+            there is makes all of them.
+        starts: First neuron of each cluster, and the end, ``int64[K + 1]``.
+        bits: Bits per neuron of each cluster, ``int64[K]``.
+        visible: How many inputs each cluster may observe, ``int64[K]``.
+        observed: The inputs of each neuron, ascending, ``int32[N, most bits]``.
+        rows: Where each neuron is kept, ``int64[N]``; see ``Counted``.
+        sums: The sums of the votes, ``int64[K, V]``.
+        positives: Which examples read are positive, ``uint8[K, V]``.
+        trained: Which training examples are, a bit each, ``uint64[K, ceil(E / 64)]``.
+    """
+
+    streams: NDArray[np.int64]
+    n_shared: int
+    starts: NDArray[np.int64]
+    bits: NDArray[np.int64]
+    visible: NDArray[np.int64]
+    observed: NDArray[np.int32]
+    rows: NDArray[np.int64]
+    sums: NDArray[np.int64]
+    positives: NDArray[np.uint8]
+    trained: NDArray[np.uint64]
+
+
+class Table(NamedTuple):
+    """The examples an input at a time, where moved neurons are counted; see :mod:`recount`.
 
     Attributes:
         train: The training examples.
         read: The examples read.
-        rule: How cells vote.
         left_out: Whether the training examples are read, each left out of its own cell.
     """
 
     train: Planes
     read: Planes
-    rule: Rule
     left_out: bool
 
 
-class FreshSource(NamedTuple):
-    """The examples, where moved neurons are trained anew; see :func:`general_votes`.
+class Source(NamedTuple):
+    """The examples as they come; see :func:`general_votes`.
 
     Attributes:
         threshold: Below which draw a neuron is trained on an example; 0 keeps all.
@@ -84,8 +114,42 @@ class FreshSource(NamedTuple):
     use_pext: bool
 
 
+class Desk(NamedTuple):
+    """What one thread tries a move on.
+
+    Attributes:
+        observed: The inputs of the moved neuron, ``int32[most bits]``.
+        fresh: Its rarer counts, ``uint64[most cells]``.
+        ballots: What its cells vote, ``int32[2 * most cells]``.
+        votes: What it votes, ``int32[V]``.
+        room: For the judge.
+    """
+
+    observed: NDArray[np.int32]
+    fresh: NDArray[np.uint64]
+    ballots: NDArray[np.int32]
+    votes: NDArray[np.int32]
+    room: Room
+
+
+class Team(NamedTuple):
+    """The threads that climb together.
+
+    Attributes:
+        size: How many there are.
+        barrier: Where they meet.
+        give_way: See :func:`wait_for_all`.
+        losses: What each found, for this round and the one before, ``int64[2, size]``.
+    """
+
+    size: int
+    barrier: NDArray[np.int64]
+    give_way: int
+    losses: NDArray[np.int64]
+
+
 @compiled
-def vote_anew(source: Any, k: int, observed: Any, votes: Any) -> None:
+def _vote_anew(source: Any, k: int, observed: Any, votes: Any) -> None:
     """Train one neuron of cluster ``k`` and write its votes, ``int32[V]``.
 
     Its hash is that of :attr:`Genome.neuron_hashes`.
@@ -143,182 +207,132 @@ def exchange(observed: Any, slots: Any, n_bits: int, position: int, input_: int)
 
 
 @compiled
-def _recount(
-    train: Any, read: Any, cells: Any, fresh: Any, distinct: Any, ballots: Any, slot: Any,
-    train_plane: Any, read_plane: Any, inverted: bool, trained: Any, positives: Any, rule: Any,
-    left_out: bool, tried: Any,
-) -> None:  # fmt: skip
-    """Write to ``tried`` what a neuron votes with another input at address bit ``slot``."""
-    count_rarer(train, slot, train_plane, inverted, trained, fresh)
-    fill_ballots(cells, fresh, distinct, slot, inverted, rule, left_out, ballots)
-    read_ballots(read, slot, read_plane, ballots, positives, left_out, tried)
+def set_up(
+    source: Any, anew: Any, table: Any, kept: Any, row: int, k: int, observed: Any, desk: Any
+) -> None:
+    """Address and count everything for a neuron of cluster ``k``, and let it vote."""
+    if anew is not None:
+        _vote_anew(anew, k, observed, kept.votes[row])
+    if table is not None:
+        n_bits, left_out = len(observed), table.left_out
+        for j in range(n_bits):
+            kept.slots[row, j] = j
+        cells, train, read = kept.cells[row, : 1 << n_bits], kept.train[row], kept.read[row]
+        cells[:] = U(0)
+        find_all_addresses(source.train, observed, source.use_pext, train)
+        if not left_out:
+            find_all_addresses(source.read, observed, source.use_pext, read)
+        count_all(train, source.train_positives[k], cells)
+        mark_cells(read, len(cells), desk.fresh, kept.seen[row])
+        signs = source.read_positives[k]
+        read_all(cells, read, signs, left_out, source.rule, kept.votes[row])
 
 
 @compiled
-def _keep_recount(
-    train: Any, read: Any, cells: Any, fresh: Any, distinct: Any, slot: Any, train_plane: Any,
-    read_plane: Any, inverted: bool, left_out: bool,
-) -> int:  # fmt: skip
-    """Make the move that ``_recount`` looked at; say how many cells are read now."""
-    keep_counts(cells, fresh, slot, inverted)
-    keep_addresses(train, slot, train_plane)
-    if not left_out:
-        keep_addresses(read, slot, read_plane)
-    return list_cells(read, fresh, distinct)
+def draw_neuron(wiring: Any, seed: Any, step: int) -> Any:
+    """Return the cluster and the neuron that a step moves, and what its other draws come from."""
+    k = 0
+    if wiring.n_shared:
+        k = below(draw_state(seed, wiring.n_shared, step), wiring.n_shared, DRAW_CLUSTER)
+    state = draw_state(seed, wiring.streams[k], step)
+    first = wiring.starts[k]
+    return k, first + below(state, wiring.starts[k + 1] - first, DRAW_NEURON), state
 
 
 @compiled
-def climb_bit(
-    wiring: Any, counted: Any, source: Any, tables: Any, seed: Any, cluster: int,
-    first_step: int, last_step: int, current: int,
-) -> int:  # fmt: skip
-    """Try moves of one cluster under the ``bits`` head; return its loss after them."""
-    n_neurons, n_bits, visible = wiring.starts[1], wiring.bits[0], wiring.visible[0]
-    if n_bits >= visible:
-        return current
-    sums, positives, trained = wiring.sums[0], wiring.positives[0], wiring.trained[0]
-    tried, tried_sums = wiring.tried, wiring.tried_sums
-    train_words, train_ones, n_train = source.train
-    read_words = source.read.words
-    rule, left_out = source.rule, source.left_out
-    fresh, ballots, n_distinct = counted.fresh, counted.ballots, counted.n_distinct
-    for step in range(first_step, last_step):
-        state = draw_state(seed, cluster, step)
-        n = below(state, n_neurons, DRAW_NEURON)
-        position = below(state, n_bits, DRAW_POSITION)
-        observed, slots, votes = wiring.observed[n], counted.slots[n], wiring.votes[n]
-        input_ = unobserved(observed, n_bits, below(state, visible - n_bits, DRAW_INPUT))
-        cells = counted.cells[counted.starts[n] : counted.starts[n + 1]]
-        train, read, distinct = counted.train[n], counted.read[n], counted.distinct[n]
-        slot, inverted = U(slots[position]), 2 * train_ones[input_] > n_train
-        train_plane, read_plane = train_words[input_], read_words[input_]
-        _recount(
-            train, read, cells, fresh[: len(cells)], distinct[: n_distinct[n]], ballots, slot,
-            train_plane, read_plane, inverted, trained, positives, rule, left_out, tried,
-        )  # fmt: skip
-        loss = try_bit(sums, votes, tried, positives, n_neurons, tables, current, tried_sums)
-        if loss <= current:
-            current = loss
-            copy_into(votes, tried)
-            copy_into(sums, tried_sums)
-            n_distinct[n] = _keep_recount(
-                train, read, cells, fresh[: len(cells)], distinct, slot, train_plane, read_plane,
-                inverted, left_out,
-            )  # fmt: skip
-            exchange(observed, slots, n_bits, position, input_)
-    return current
+def mark_moved(wiring: Any, seed: Any, n_steps: int, moved: Any) -> None:
+    """Mark the neurons that the first ``n_steps`` steps move in ``moved``, ``uint8[N]``."""
+    for step in range(n_steps):
+        k, n, _ = draw_neuron(wiring, seed, step)
+        if wiring.bits[k] < wiring.visible[k]:
+            moved[n] = 1
 
 
 @compiled
-def climb_bit_anew(
-    wiring: Any, source: Any, tables: Any, seed: Any, cluster: int, first_step: int,
-    last_step: int, current: int,
+def climb(
+    wiring: Any, kept: Any, rule: Any, anew: Any, table: Any, bit: Any, softmax: Any, desk: Any,
+    team: Any, rank: int, seed: Any, first_step: int, last_step: int, current: int,
 ) -> int:  # fmt: skip
-    """Do the same as :func:`climb_bit`, each moved neuron trained anew."""
-    n_neurons, n_bits, visible = wiring.starts[1], wiring.bits[0], wiring.visible[0]
-    if n_bits >= visible:
-        return current
-    sums, positives = wiring.sums[0], wiring.positives[0]
-    tried, tried_sums = wiring.tried, wiring.tried_sums
-    moved, slots = np.empty(n_bits, np.int32), np.empty(n_bits, np.int32)
-    for step in range(first_step, last_step):
-        state = draw_state(seed, cluster, step)
-        n = below(state, n_neurons, DRAW_NEURON)
-        position = below(state, n_bits, DRAW_POSITION)
-        observed, votes = wiring.observed[n][:n_bits], wiring.votes[n]
-        input_ = unobserved(observed, n_bits, below(state, visible - n_bits, DRAW_INPUT))
-        copy_into(moved, observed)
-        exchange(moved, slots, n_bits, position, input_)
-        vote_anew(source, 0, moved, tried)
-        loss = try_bit(sums, votes, tried, positives, n_neurons, tables, current, tried_sums)
-        if loss <= current:
-            current = loss
-            copy_into(votes, tried)
-            copy_into(sums, tried_sums)
-            copy_into(observed, moved)
-    return current
+    """Try moves, and return the loss after them; every thread of a team calls this.
 
+    In a round each thread tries one of the next moves as if those before it will not be kept.
+    Of those that are no worse the first is kept, and what was found of the moves after it is
+    thrown away: so the moves kept are those of a team of one.
 
-@compiled
-def climb_classes(
-    wiring: Any, counted: Any, source: Any, tables: Any, seed: Any, first_step: int,
-    last_step: int, current: int,
-) -> int:  # fmt: skip
-    """Try moves under the ``classes`` head; return the loss after them."""
-    n_classes = len(wiring.bits)
-    tried, tried_sums = wiring.tried, wiring.tried_sums
-    train_words, train_ones, n_train = source.train
-    read_words = source.read.words
-    rule, left_out = source.rule, source.left_out
-    fresh, ballots, n_distinct = counted.fresh, counted.ballots, counted.n_distinct
-    for step in range(first_step, last_step):
-        if step % REBASE_EVERY == 0:
-            current = rebase(tables)
-        k = below(draw_state(seed, n_classes, step), n_classes, DRAW_CLUSTER)
-        n_bits, visible = wiring.bits[k], wiring.visible[k]
-        if n_bits >= visible:
-            continue
-        state = draw_state(seed, k, step)
+    Args:
+        wiring: Changed.
+        kept: Changed.
+        rule: How cells vote.
+        anew: The examples if moved neurons are trained anew, or ``None``.
+        table: The examples if they are counted, or ``None``.
+        bit: The loss, or ``None`` if it is that of the softmax.
+        softmax: That, or ``None``; its state changes.
+        desk: The calling thread's own.
+        team: All threads.
+        rank: Which of them calls, from 0 on.
+        seed: Decides the moves.
+        first_step: The first step.
+        last_step: One past the last.
+        current: The loss before.
+    """
+    # What is done to None is left out when this is compiled.
+    step, parity = first_step, 0
+    while step < last_step:
+        loss = np.int64(-1)  # no move
+        k, n, state = draw_neuron(wiring, seed, min(step + rank, last_step - 1))
+        row, n_bits, visible = wiring.rows[n], wiring.bits[k], wiring.visible[k]
         n_neurons = wiring.starts[k + 1] - wiring.starts[k]
-        n = wiring.starts[k] + below(state, n_neurons, DRAW_NEURON)
+        observed, slots = wiring.observed[n], kept.slots[row]
+        sums, positives = wiring.sums[k], wiring.positives[k]
+        old, new = kept.votes[row], desk.votes
         position = below(state, n_bits, DRAW_POSITION)
-        observed, slots, votes = wiring.observed[n], counted.slots[n], wiring.votes[n]
-        input_ = unobserved(observed, n_bits, below(state, visible - n_bits, DRAW_INPUT))
-        cells = counted.cells[counted.starts[n] : counted.starts[n + 1]]
-        train, read, distinct = counted.train[n], counted.read[n], counted.distinct[n]
-        slot, inverted = U(slots[position]), 2 * train_ones[input_] > n_train
-        train_plane, read_plane = train_words[input_], read_words[input_]
-        _recount(
-            train, read, cells, fresh[: len(cells)], distinct[: n_distinct[n]], ballots, slot,
-            train_plane, read_plane, inverted, wiring.trained[k], wiring.positives[k], rule,
-            left_out, tried,
-        )  # fmt: skip
-        sums = wiring.sums[k]
-        loss = try_class(sums, votes, tried, k, n_neurons, tables, current, tried_sums)
-        if loss <= current:
-            current = loss
-            keep_class(k, tables)
-            copy_into(votes, tried)
-            copy_into(sums, tried_sums)
-            n_distinct[n] = _keep_recount(
-                train, read, cells, fresh[: len(cells)], distinct, slot, train_plane, read_plane,
-                inverted, left_out,
-            )  # fmt: skip
-            exchange(observed, slots, n_bits, position, input_)
-    return current
-
-
-@compiled
-def climb_classes_anew(
-    wiring: Any, source: Any, tables: Any, seed: Any, first_step: int, last_step: int,
-    current: int,
-) -> int:  # fmt: skip
-    """Do the same as :func:`climb_classes`, each moved neuron trained anew."""
-    n_classes = len(wiring.bits)
-    tried, tried_sums = wiring.tried, wiring.tried_sums
-    room, slots = np.empty(MAX_BITS, np.int32), np.empty(MAX_BITS, np.int32)
-    for step in range(first_step, last_step):
-        if step % REBASE_EVERY == 0:
-            current = rebase(tables)
-        k = below(draw_state(seed, n_classes, step), n_classes, DRAW_CLUSTER)
-        n_bits, visible = wiring.bits[k], wiring.visible[k]
-        if n_bits >= visible:
-            continue
-        state = draw_state(seed, k, step)
-        n_neurons = wiring.starts[k + 1] - wiring.starts[k]
-        n = wiring.starts[k] + below(state, n_neurons, DRAW_NEURON)
-        position = below(state, n_bits, DRAW_POSITION)
-        observed, votes, sums = wiring.observed[n][:n_bits], wiring.votes[n], wiring.sums[k]
-        input_ = unobserved(observed, n_bits, below(state, visible - n_bits, DRAW_INPUT))
-        moved = room[:n_bits]
-        copy_into(moved, observed)
-        exchange(moved, slots, n_bits, position, input_)
-        vote_anew(source, k, moved, tried)
-        loss = try_class(sums, votes, tried, k, n_neurons, tables, current, tried_sums)
-        if loss <= current:
-            current = loss
-            keep_class(k, tables)
-            copy_into(votes, tried)
-            copy_into(sums, tried_sums)
-            copy_into(observed, moved)
+        index = below(state, max(visible - n_bits, 0), DRAW_INPUT)
+        input_ = unobserved(observed, n_bits, index)
+        if step + rank < last_step and n_bits < visible:
+            if anew is not None:
+                moved = desk.observed[:n_bits]
+                copy_into(moved, observed[:n_bits])
+                exchange(moved, desk.observed[n_bits:], n_bits, position, input_)
+                _vote_anew(anew, k, moved, new)
+            if table is not None:
+                words, ones, size = table.train
+                plane, read_plane = words[input_], table.read.words[input_]
+                slot, inverted = U(slots[position]), 2 * ones[input_] > size
+                cells, fresh = kept.cells[row, : 1 << n_bits], desk.fresh[: 1 << n_bits]
+                train, read, seen = kept.train[row], kept.read[row], kept.seen[row]
+                left_out, ballots = table.left_out, desk.ballots
+                count_rarer(train, slot, plane, inverted, wiring.trained[k], fresh)
+                fill_ballots(cells, fresh, seen, slot, inverted, rule, left_out, ballots)
+                read_ballots(read, slot, read_plane, ballots, positives, left_out, new)
+            if bit is not None:
+                loss = bit_loss(bit, n_neurons, sums, old, new, positives, desk.room, current)
+            if softmax is not None:
+                loss = softmax_loss(
+                    softmax, k, n_neurons, sums, old, new, positives, desk.room, current
+                )
+        losses = team.losses[parity]
+        losses[rank] = loss
+        wait_for_all(team.barrier, team.size, team.give_way)
+        winner = 0
+        while winner < team.size and not 0 <= losses[winner] <= current:
+            winner += 1
+        if winner == team.size:
+            step += team.size
+        else:
+            step += winner + 1
+            current = losses[winner]
+            if winner == rank:
+                exchange_votes(sums, old, new, rule.packed, sums)
+                copy_into(old, new)
+                if softmax is not None:
+                    keep_score(softmax, k, n_neurons, sums, positives, desk.room)
+                if table is not None:
+                    keep_counts(cells, fresh, slot, inverted)
+                    keep_addresses(train, slot, plane)
+                    if not left_out:
+                        keep_addresses(read, slot, read_plane)
+                    mark_cells(read, len(cells), fresh, seen)
+                exchange(observed, slots, n_bits, position, input_)
+            wait_for_all(team.barrier, team.size, team.give_way)
+        parity = 1 - parity
     return current

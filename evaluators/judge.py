@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from optuna_wnn.evaluators.cpu_kernels import RUN
 from optuna_wnn.evaluators.jit import compiled
-from optuna_wnn.evaluators.jit import leading_zeros
 from optuna_wnn.evaluators.loss import LOG_BITS
 from optuna_wnn.evaluators.loss import NAT
 from optuna_wnn.evaluators.loss import SCORE_LIMIT
@@ -19,36 +18,11 @@ from optuna_wnn.evaluators.loss import SCORE_STEPS
 
 
 U = np.uint64
-_PER_STEP: Final = NAT // SCORE_STEPS
-_LOG_MASK: Final = U((1 << LOG_BITS) - 1)
-
-
-class Wiring(NamedTuple):
-    """The clusters that are refined: ``K`` of them with ``N`` neurons in all.
-
-    Attributes:
-        starts: First neuron of each cluster, and the end, ``int64[K + 1]``.
-        bits: Bits per neuron of each cluster, ``int64[K]``.
-        visible: How many inputs each cluster may observe, ``int64[K]``.
-        observed: The inputs of each neuron, ascending, ``int32[N, most bits]``.
-        votes: What each neuron votes on each example read, in 32 bits, ``int32[N, V]``.
-        sums: Their sums, ``int64[K, V]``.
-        positives: Which examples read are positive, ``uint8[K, V]``.
-        trained: Which training examples are, a bit each, ``uint64[K, ceil(E / 64)]``.
-        tried: Room for what a moved neuron votes, ``int32[V]``.
-        tried_sums: Room for the sums with it, ``int64[V]``.
-    """
-
-    starts: NDArray[np.int64]
-    bits: NDArray[np.int64]
-    visible: NDArray[np.int64]
-    observed: NDArray[np.int32]
-    votes: NDArray[np.int32]
-    sums: NDArray[np.int64]
-    positives: NDArray[np.uint8]
-    trained: NDArray[np.uint64]
-    tried: NDArray[np.int32]
-    tried_sums: NDArray[np.int64]
+_PER_STEP: Final = np.int32(NAT // SCORE_STEPS)
+_FLOAT_BITS: Final = 52  # of a float64 after the first
+_FLOAT_ONE: Final = 1023 << LOG_BITS  # the leading bits of 1.0 as a float64
+_EXACT: Final = 1 << 53  # below it every integer is a float64
+_ROUGH: Final = ~1023  # what is left of a number below 2**62 then is one too
 
 
 class Scale(NamedTuple):
@@ -59,44 +33,70 @@ class Scale(NamedTuple):
     divisor: float
 
 
-class BitTables(NamedTuple):
-    """The loss of one bit; see ``BitLoss``."""
+class Bit(NamedTuple):
+    """The loss of one bit; see ``BitLoss``.
+
+    Attributes:
+        scale: From a sum of votes to steps.
+        offset: What makes them not negative.
+        losses: The loss of a bit that is 1, by steps, ``int32[L]``.
+    """
 
     scale: Scale
     offset: int
     losses: NDArray[np.int32]
 
 
-class ClassTables(NamedTuple):
-    """The loss of the softmax; see ``ClassesLoss``.
+class Softmax(NamedTuple):
+    """The loss of the softmax over all clusters; see ``ClassesLoss``.
 
     Attributes:
-        scale: From a cluster's sum to its score.
+        scale: From a sum of votes to scores.
         exp: ``exp`` of relative scores.
         zero: Where ``exp(0)`` is.
-        whole: Logarithms of powers of two.
-        rest: Logarithms of leading bits.
-        targets: ``int64[V]``.
-        scores: ``int32[K, V]``.
+        logarithms: By the leading bits of a mass from its bit length on, ``int32``.
         reference: What scores are relative to, ``int32[V]``.
-        mass: Sum of ``exp`` over classes, ``int64[V]``.
+        shares: ``exp`` of every class's relative scores, ``int64[K, V]``.
+        mass: Their sums over classes, ``int64[V]``.
         places: Where in ``exp`` the target's relative score would be, ``int32[V]``.
-        tried: Room for a class's scores, ``int32[V]``.
-        room: More of it.
     """
 
     scale: Scale
     exp: NDArray[np.int64]
-    zero: int
-    whole: NDArray[np.int32]
-    rest: NDArray[np.int32]
-    targets: NDArray[np.int64]
-    scores: NDArray[np.int32]
+    zero: np.int32
+    logarithms: NDArray[np.int32]
     reference: NDArray[np.int32]
+    shares: NDArray[np.int64]
     mass: NDArray[np.int64]
     places: NDArray[np.int32]
-    tried: NDArray[np.int32]
-    room: NDArray[np.int32]
+
+
+class Room(NamedTuple):
+    """What one thread needs to judge up to ``RUN`` examples at a time.
+
+    Attributes:
+        totals: Sums of votes, ``int64[RUN]``.
+        steps: Steps or scores, ``int32[RUN]``.
+        places: Where in ``exp`` the target would be, ``int32[RUN]``.
+        mass: ``float64[RUN]``.
+    """
+
+    totals: NDArray[np.int64]
+    steps: NDArray[np.int32]
+    places: NDArray[np.int32]
+    mass: NDArray[np.float64]
+
+
+def make_room() -> Room:
+    """Return room for one thread."""
+    return Room(
+        np.zeros(RUN, np.int64), np.zeros(RUN, np.int32), np.zeros(RUN, np.int32), np.zeros(RUN)
+    )
+
+
+def join_logarithms(whole: NDArray[np.int32], rest: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return one table of what :func:`loss.log_tables` returns, by bit length and leading bits."""
+    return np.asarray(whole[1:63, None] + rest, np.int32).ravel()
 
 
 # Below, loops run over slices from 0 on: an index that cannot be negative needs no check, and
@@ -104,23 +104,16 @@ class ClassTables(NamedTuple):
 
 
 @compiled
-def copy_into(target: Any, source: Any) -> None:
-    """Copy ``source`` to the start of ``target``; compiles faster than an assignment."""
-    for i in range(len(source)):
-        target[i] = source[i]
-
-
-@compiled
 def exchange_votes(sums: Any, old: Any, new: Any, packed: bool, out: Any) -> None:
     """Write sums in which a neuron's old votes are replaced by new ones."""
     if packed:
-        for i in range(len(sums)):
+        for i in range(len(old)):
             before, after = np.int64(old[i]), np.int64(new[i])
             numerator = (after >> 16) - (before >> 16)
             weight = (after & 0xFFFF) - (before & 0xFFFF)
             out[i] = sums[i] + (numerator << 32) + weight
     else:
-        for i in range(len(sums)):
+        for i in range(len(old)):
             out[i] = sums[i] + (np.int64(new[i]) - np.int64(old[i]))
 
 
@@ -129,16 +122,19 @@ def _quantise(
     sums: Any, packed: bool, factor: float, divisor: float, offset: float, top: float, out: Any
 ) -> None:
     """Write what ``Quantiser`` gives plus ``offset``, kept in ``[0, top]``, as ``int32``."""
-    for i in range(len(sums)):
-        if packed:
+    if packed:
+        for i in range(len(out)):
             weight = sums[i] & 0xFFFFFFFF
             weight = weight if weight > 0 else 1  # the numerator is then 0
             value = np.float64(sums[i] >> 32) * factor / np.float64(weight)
-        else:
-            value = np.float64(sums[i]) / divisor
-        steps = np.floor(value + 0.5) + offset
-        steps = steps if steps > 0.0 else 0.0
-        out[i] = np.int32(steps if steps < top else top)
+            steps = np.floor(value + 0.5) + offset
+            steps = steps if steps > 0.0 else 0.0
+            out[i] = np.int32(steps if steps < top else top)
+    else:
+        for i in range(len(out)):
+            steps = np.floor(np.float64(sums[i]) / divisor + 0.5) + offset
+            steps = steps if steps > 0.0 else 0.0
+            out[i] = np.int32(steps if steps < top else top)
 
 
 @compiled
@@ -154,129 +150,173 @@ def _bit_losses(steps: Any, positives: Any, losses: Any) -> int:
 
 
 @compiled
-def try_bit(
-    sums: Any, old: Any, new: Any, positives: Any, n_neurons: int, tables: Any, current: int,
-    tried_sums: Any,
-) -> int:  # fmt: skip
-    """Return the loss with a neuron voting ``new`` in place of ``old``.
-
-    Once it is more than ``current``, any number above that may be returned.
-    """
-    losses, packed = tables.losses, tables.scale.packed
-    factor, divisor = tables.scale.factor, tables.scale.divisor * n_neurons
-    offset, top = np.float64(tables.offset), np.float64(len(losses) - 1)
-    steps = np.empty(RUN, np.int32)
-    loss = 0
-    for first in range(0, len(new), RUN):
-        run = slice(first, first + RUN)
-        total = tried_sums[run]
-        exchange_votes(sums[run], old[run], new[run], packed, total)
-        _quantise(total, packed, factor, divisor, offset, top, steps)
-        loss += _bit_losses(steps, positives[run], losses)
-        if loss > current:
-            return loss
-    return loss
+def _score(sums: Any, packed: bool, factor: float, divisor: float, scores: Any) -> None:
+    """Write a class's scores from its sums."""
+    limit = np.float64(SCORE_LIMIT)
+    _quantise(sums, packed, factor, divisor, limit, 2 * limit, scores)
+    for i in range(len(scores)):
+        scores[i] -= np.int32(SCORE_LIMIT)
 
 
 @compiled
-def _relative(scores: Any, reference: Any, zero: Any, last: Any, out: Any) -> None:
-    """Write where in the table of ``exp`` scores are, relative to their references."""
+def _place(scores: Any, reference: Any, positives: Any, zero: Any, last: Any, places: Any) -> None:
+    """Replace scores by where in ``exp`` they are, and so ``places`` of their own examples."""
     for i in range(len(scores)):
         place = scores[i] - reference[i] + zero
+        places[i] = place if positives[i] else places[i]
         place = place if place > 0 else np.int32(0)
-        out[i] = place if place < last else last
+        scores[i] = place if place < last else last
 
 
 @compiled
-def _class_losses(mass: Any, places: Any, zero: int, whole: Any, rest: Any) -> int:
+def _add_mass(mass: Any, shares: Any, exp: Any, places: Any, out: Any) -> None:
+    """Write masses in which a class's shares are replaced, none below 1."""
+    for i in range(len(mass)):
+        changed = mass[i] - shares[i] + exp[np.uint32(places[i])]
+        changed = changed if changed > 1 else 1
+        out[i] = np.float64(changed if changed < _EXACT else changed & _ROUGH)
+
+
+@compiled
+def _class_losses(mass: Any, places: Any, zero: Any, logarithms: Any) -> int:
     """Return the summed loss from each example's mass and its target's place in ``exp``."""
     total = 0
-    for i in range(len(mass)):
-        number = U(mass[i] if mass[i] > 1 else 1)
-        zeros = leading_zeros(number)
-        leading = (number << (zeros - U(1))) >> U(62 - LOG_BITS)
-        logarithm = np.int64(whole[U(64) - zeros]) + np.int64(rest[leading & _LOG_MASK])
-        loss: Any = logarithm - np.int64(places[i] - zero) * _PER_STEP
+    words = mass.view(np.int64)  # the leading bits of the float are those of the number
+    for i in range(len(places)):
+        leading = np.uint32((words[i] >> (_FLOAT_BITS - LOG_BITS)) - _FLOAT_ONE)
+        loss = np.int64(logarithms[leading]) - np.int64(places[i] - zero) * np.int64(_PER_STEP)
         total += loss if loss > 0 else 0
     return total
 
 
 @compiled
-def rebase(tables: Any) -> int:
-    """Choose the references anew, and return the loss; see ``ClassesLoss``."""
-    scores, reference, exp, mass = tables.scores, tables.reference, tables.exp, tables.mass
-    targets, places, tried = tables.targets, tables.places, tables.tried
-    zero, last = np.int32(tables.zero), np.int32(len(exp) - 1)
-    copy_into(reference, scores[0])
-    for k in range(1, len(scores)):
-        row = scores[k]
-        for e in range(len(row)):
-            reference[e] = row[e] if row[e] > reference[e] else reference[e]
-    mass[:] = 0
-    for k in range(len(scores)):
-        _relative(scores[k], reference, zero, last, tried)
-        for e in range(len(mass)):
-            mass[e] += exp[np.uint32(tried[e])]
-            place = scores[k, e] - reference[e] + zero
-            places[e] = place if targets[e] == k else places[e]
-    return _class_losses(mass, places, tables.zero, tables.whole, tables.rest)
-
-
-@compiled
-def score_cluster(sums: Any, n_neurons: int, scale: Any, scores: Any) -> None:
-    """Write a cluster's scores, ``int32[V]``, from its sums."""
-    limit = np.float64(SCORE_LIMIT)
-    divisor = scale.divisor * n_neurons
-    _quantise(sums, scale.packed, scale.factor, divisor, limit, 2 * limit, scores)
-    for e in range(len(scores)):
-        scores[e] -= SCORE_LIMIT
-
-
-@compiled
-def try_class(
-    sums: Any, old: Any, new: Any, k: int, n_neurons: int, tables: Any, current: int,
-    tried_sums: Any,
+def bit_loss(
+    bit: Any, n_neurons: int, sums: Any, old: Any, new: Any, positives: Any, room: Any,
+    current: int,
 ) -> int:  # fmt: skip
-    """Return the loss with a neuron of cluster ``k`` voting ``new`` in place of ``old``.
+    """Return the loss of a bit with a neuron voting ``new`` in place of ``old``.
 
     Once it is more than ``current``, any number above that may be returned.
     """
-    exp, whole, rest, packed = tables.exp, tables.whole, tables.rest, tables.scale.packed
-    zero, last = np.int32(tables.zero), np.int32(len(exp) - 1)
-    scores, before, after = tables.scores[k], np.empty(RUN, np.int32), np.empty(RUN, np.int32)
-    places, mass = np.empty(RUN, np.int32), np.empty(RUN, np.int64)
+    scale, offset, losses = bit
+    packed, factor, divisor = scale.packed, scale.factor, scale.divisor * n_neurons
+    low, top = np.float64(offset), np.float64(len(losses) - 1)
+    totals, steps, _, _ = room
     loss = 0
     for first in range(0, len(new), RUN):
         run = slice(first, first + RUN)
-        total, tried, reference = tried_sums[run], tables.tried[run], tables.reference[run]
-        exchange_votes(sums[run], old[run], new[run], packed, total)
-        score_cluster(total, n_neurons, tables.scale, tried)
-        _relative(scores[run], reference, zero, last, before)
-        _relative(tried, reference, zero, last, after)
-        old_mass, targets, old_places = tables.mass[run], tables.targets[run], tables.places[run]
-        for i in range(len(tried)):
-            moved = tried[i] - reference[i] + zero
-            places[i] = moved if targets[i] == k else old_places[i]
-            mass[i] = old_mass[i] - exp[np.uint32(before[i])] + exp[np.uint32(after[i])]
-        loss += _class_losses(mass[: len(tried)], places, tables.zero, whole, rest)
+        signs = positives[run]
+        exchange_votes(sums[run], old[run], new[run], packed, totals)
+        _quantise(totals, packed, factor, divisor, low, top, steps)
+        loss += _bit_losses(steps, signs, losses)
         if loss > current:
             return loss
     return loss
 
 
 @compiled
-def keep_class(k: int, tables: Any) -> None:
-    """Make the move that ``try_class`` looked at the state of the loss."""
-    exp, targets, mass, places = tables.exp, tables.targets, tables.mass, tables.places
-    zero, last = np.int32(tables.zero), np.int32(len(exp) - 1)
-    scores, tried, room = tables.scores[k], tables.tried, tables.room
-    reference = tables.reference
-    _relative(scores, reference, zero, last, room)
-    for i in range(len(mass)):
-        mass[i] -= exp[np.uint32(room[i])]
-    _relative(tried, reference, zero, last, room)
-    for i in range(len(mass)):
-        mass[i] += exp[np.uint32(room[i])]
-        place = tried[i] - reference[i] + zero
-        places[i] = place if targets[i] == k else places[i]
-        scores[i] = tried[i]
+def softmax_loss(
+    softmax: Any, k: int, n_neurons: int, sums: Any, old: Any, new: Any, positives: Any,
+    room: Any, current: int,
+) -> int:  # fmt: skip
+    """Return the loss with a neuron of cluster ``k`` voting ``new`` in place of ``old``.
+
+    Once it is more than ``current``, any number above that may be returned.
+    """
+    scale, exp, zero, logarithms, reference, all_shares, mass, places = softmax
+    packed, factor, divisor = scale.packed, scale.factor, scale.divisor * n_neurons
+    shares, last = all_shares[k], np.int32(len(exp) - 1)
+    totals, all_scores, all_targets, all_masses = room
+    loss = 0
+    for first in range(0, len(new), RUN):
+        run = slice(first, first + RUN)
+        signs = positives[run]
+        scores, targets = all_scores[: len(signs)], all_targets[: len(signs)]
+        masses = all_masses[: len(signs)]
+        exchange_votes(sums[run], old[run], new[run], packed, totals)
+        _score(totals, packed, factor, divisor, scores)
+        copy_into(targets, places[run])
+        _place(scores, reference[run], signs, zero, last, targets)
+        _add_mass(mass[run], shares[run], exp, scores, masses)
+        loss += _class_losses(masses, targets, zero, logarithms)
+        if loss > current:
+            return loss
+    return loss
+
+
+@compiled
+def copy_into(target: Any, source: Any) -> None:
+    """Copy ``source`` to the start of ``target``; compiles faster than an assignment."""
+    for i in range(len(source)):
+        target[i] = source[i]
+
+
+@compiled
+def keep_score(softmax: Any, k: int, n_neurons: int, sums: Any, positives: Any, room: Any) -> None:
+    """Let cluster ``k`` have other sums in the softmax."""
+    scale, exp, zero, _, references, all_shares, all_mass, all_places = softmax
+    packed, factor, divisor = scale.packed, scale.factor, scale.divisor * n_neurons
+    last = np.int32(len(exp) - 1)
+    for first in range(0, len(sums), RUN):
+        run = slice(first, first + RUN)
+        mass, shares = all_mass[run], all_shares[k, run]
+        scores = room.steps[: len(mass)]
+        _score(sums[run], packed, factor, divisor, scores)
+        _place(scores, references[run], positives[run], zero, last, all_places[run])
+        for i in range(len(mass)):
+            share = exp[np.uint32(scores[i])]
+            mass[i] += share - shares[i]
+            shares[i] = share
+
+
+@compiled
+def rebase(softmax: Any, neurons: Any, sums: Any, positives: Any, room: Any) -> int:
+    """Choose the references of the softmax anew, and return its loss; see ``ClassesLoss``.
+
+    Args:
+        softmax: Changed.
+        neurons: Of every cluster, ``int64[K]``.
+        sums: Of every cluster's votes, ``int64[K, V]``.
+        positives: Which examples are positive, ``uint8[K, V]``.
+        room: Changed.
+    """
+    scale, exp, zero, logarithms, references, all_shares, all_mass, all_places = softmax
+    packed, factor, last = scale.packed, scale.factor, np.int32(len(exp) - 1)
+    divisors = scale.divisor * neurons
+    loss = 0
+    for first in range(0, len(all_mass), RUN):
+        run = slice(first, first + RUN)
+        reference, mass, places = references[run], all_mass[run], all_places[run]
+        scores, masses = room.steps[: len(mass)], room.mass[: len(mass)]
+        for k in range(len(divisors)):
+            _score(sums[k, run], packed, factor, divisors[k], scores)
+            for i in range(len(scores)):
+                higher = k == 0 or scores[i] > reference[i]
+                reference[i] = scores[i] if higher else reference[i]
+        mass[:] = 0
+        for k in range(len(divisors)):
+            _score(sums[k, run], packed, factor, divisors[k], scores)
+            _place(scores, reference, positives[k, run], zero, last, places)
+            shares = all_shares[k, run]
+            shares[:] = 0
+            _add_mass(mass, shares, exp, scores, masses)
+            for i in range(len(mass)):
+                shares[i] = exp[np.uint32(scores[i])]
+                mass[i] += shares[i]
+        loss += _class_losses(masses, places, zero, logarithms)
+    return loss
+
+
+@compiled
+def score_votes(votes: Any, positives: Any, packed: bool, scores: Any) -> None:
+    """Write a neuron's summed votes on negative and on positive examples, ``int64[2]``."""
+    numerators, weights = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    for i in range(len(votes)):
+        vote, sign = np.int64(votes[i]), np.int64(positives[i])
+        if packed:
+            numerators[sign] += vote >> 16
+            weights[sign] += vote & 0xFFFF
+        else:
+            weights[sign] += vote
+    for sign in range(2):
+        scores[sign] = (numerators[sign] << 32) + weights[sign]

@@ -14,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_wnn.evaluators.cpu_kernels import KINDS
 from optuna_wnn.evaluators.cpu_kernels import RUN
 from optuna_wnn.evaluators.cpu_kernels import find_addresses
+from optuna_wnn.evaluators.cpu_kernels import level_of
 from optuna_wnn.evaluators.cpu_kernels import plan_address
 from optuna_wnn.evaluators.cpu_kernels import votes_of_cells
 from optuna_wnn.evaluators.jit import compiled
@@ -25,6 +27,13 @@ from optuna_wnn.evaluators.jit import trailing_zeros
 U = np.uint64
 _HALF: Final = U(32)
 _SEEN: Final = U(0xFFFFFFFF)
+_POSITIVE: Final = U(0x100000001)  # what a positive example adds to a cell
+_FEW: Final = 8  # examples read per cell, above which all cells vote
+# The places of a word that have bit 0, 1, ... of their number clear.
+_ZERO_AT: Final = np.array(
+    [sum(1 << i for i in range(64) if not i >> bit & 1) for bit in range(6)], np.uint64
+)
+_LEVELS: Final = KINDS["levels"]
 
 
 class Rule(NamedTuple):
@@ -36,6 +45,7 @@ class Rule(NamedTuple):
         table: Vote by levels.
         n_levels: Levels of each count, ``uint64``.
         packed: Whether votes are packed.
+        short_table: Vote by levels in 32 bits; see :func:`compact_votes`.
     """
 
     kind: int
@@ -43,6 +53,7 @@ class Rule(NamedTuple):
     table: NDArray[np.int64]
     n_levels: np.uint64
     packed: bool
+    short_table: NDArray[np.int32]
 
 
 class Planes(NamedTuple):
@@ -60,31 +71,25 @@ class Planes(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What is kept of neurons so that a move is cheap; ``N`` neurons of any clusters.
+    """What is kept of ``R`` neurons so that a move is cheap; see :class:`Rows`.
 
     Attributes:
-        slots: Which address bit each connection drives, ``int32[N, most bits]``.
+        votes: What each neuron votes on each example read, in 32 bits, ``int32[R, V]``.
+        slots: Which address bit each connection drives, ``int32[R, most bits]``.
         train: The cell each training example addresses, ``uint8``, ``uint16`` or
-            ``uint32[N, E]``.
-        read: The cell each example read addresses, ``[N, V]``; ``train`` itself where the
+            ``uint32[R, E]``.
+        read: The cell each example read addresses, ``[R, V]``; ``train`` itself where the
             training examples are read.
-        starts: Where each neuron's cells begin, ``int64[N + 1]``.
-        cells: Their counts, ``uint64[all cells]``.
-        distinct: The different cells in ``read``, ``uint32[N, D]``.
-        n_distinct: How many those are, ``int64[N]``.
-        fresh: Room for the counts of one neuron, ``uint64[most cells]``.
-        ballots: Room for the votes of one neuron, ``int32[2 * most cells]``.
+        cells: The neuron's counts, ``uint64[R, most cells]``.
+        seen: Which cells any example read addresses, a bit each, ``uint64[R, words]``.
     """
 
+    votes: NDArray[np.int32]
     slots: NDArray[np.int32]
     train: Any
     read: Any
-    starts: NDArray[np.int64]
     cells: NDArray[np.uint64]
-    distinct: NDArray[np.uint32]
-    n_distinct: NDArray[np.int64]
-    fresh: NDArray[np.uint64]
-    ballots: NDArray[np.int32]
+    seen: NDArray[np.uint64]
 
 
 @compiled
@@ -126,17 +131,33 @@ def count_all(addresses: Any, positives: Any, cells: Any) -> None:
 
 
 @compiled
-def list_cells(addresses: Any, seen: Any, cells: Any) -> int:
-    """Write the different addresses to ``cells``; say how many. ``seen`` is room."""
-    seen[:] = U(0)
-    found = 0
+def mark_cells(addresses: Any, n_cells: int, room: Any, seen: Any) -> None:
+    """Mark in ``seen`` which of ``n_cells`` cells are addressed, a bit each.
+
+    Few cells are all marked: looking would take longer than letting all of them vote.
+
+    Args:
+        addresses: Of all examples read.
+        n_cells: Cells of the neuron.
+        room: ``uint64[cells / 8 or more]``.
+        seen: ``uint64[words]``.
+    """
+    n_words = max(1, n_cells // 64)
+    if n_cells * _FEW < len(addresses):
+        for u in range(n_words):
+            seen[u] = ~U(0) if n_cells >= 64 else (U(1) << U(n_cells)) - U(1)
+        return
+    octets = room[: 8 * n_words]
+    octets[:] = U(0)
+    flags = octets.view(np.uint8)
     for e in range(len(addresses)):
-        a = addresses[e]
-        if not seen[a]:
-            seen[a] = U(1)
-            cells[found] = a
-            found += 1
-    return found
+        flags[addresses[e]] = np.uint8(1)
+    for u in range(n_words):
+        word = U(0)
+        for octet in range(8):  # the product moves the lowest bit of each byte to the top byte
+            eight = (octets[8 * u + octet] * U(0x0102040810204080)) >> U(56)
+            word |= eight << U(8 * octet)
+        seen[u] = word
 
 
 @compiled
@@ -186,25 +207,84 @@ def count_rarer(
         first = U(64 * unit)
         if inverted and U(len(addresses)) - first < U(64):
             word &= (U(1) << (U(len(addresses)) - first)) - U(1)
-        positive = positives[unit]
-        while word:
-            i = trailing_zeros(word)
-            word &= word - U(1)
-            fresh[U(addresses[first + i]) & keep] += U(1) + (((positive >> i) & U(1)) << _HALF)
+        positive, negative = word & positives[unit], word & ~positives[unit]
+        while negative:
+            i = trailing_zeros(negative)
+            negative &= negative - U(1)
+            fresh[U(addresses[first + i]) & keep] += U(1)
+        while positive:
+            i = trailing_zeros(positive)
+            positive &= positive - U(1)
+            fresh[U(addresses[first + i]) & keep] += _POSITIVE
 
 
 @compiled
-def _without(cell: Any, positive: Any) -> Any:
+def _without(cell: Any, positive: bool) -> Any:
     """Return a cell's counts without one example, if it has one of that kind."""
-    count = cell >> _HALF
-    if not positive:
-        count = (cell & _SEEN) - count
-    return cell - (U(1) + (positive << _HALF)) if count else cell
+    count = cell >> _HALF if positive else (cell & _SEEN) - (cell >> _HALF)
+    return cell - ((_POSITIVE if positive else U(1)) if count else U(0))
+
+
+@compiled
+def _let_pairs_vote(
+    cells: Any, fresh: Any, pairs: Any, bit: Any, inverted: bool, kind: int, votes: Any,
+    table: Any, n_levels: Any, left_out: bool, places: Any, found: Any, ballots: Any,
+) -> None:  # fmt: skip
+    """Write what both cells of up to ``RUN // 4`` pairs vote; see :func:`fill_ballots`.
+
+    Args:
+        cells: See there.
+        fresh: See there.
+        pairs: The cells of the pairs whose bit ``bit`` is 0.
+        bit: The address bit that is exchanged, as a power of two.
+        inverted: See there.
+        kind: Of the cells; see ``Rule``.
+        votes: See there.
+        table: Its short table.
+        n_levels: See there.
+        left_out: See :func:`fill_ballots`.
+        places: Room, ``uint32[RUN]``.
+        found: Room, ``uint64[RUN]``.
+        ballots: See there.
+    """
+    n = len(pairs)
+    for i in range(n):
+        zero_at = pairs[i]
+        one_at = zero_at | bit
+        rarer = fresh[zero_at]
+        commoner = cells[zero_at] + cells[one_at] - rarer
+        found[i] = rarer if inverted else commoner
+        found[n + i] = commoner if inverted else rarer
+    count = 2 * n
+    if left_out:
+        for i in range(count):
+            cell = found[i]
+            found[i], found[count + i] = _without(cell, False), _without(cell, True)
+        for i in range(n):
+            zero, one = np.uint32(pairs[i] << U(1)), np.uint32((pairs[i] | bit) << U(1))
+            places[i], places[n + i] = zero, one
+            places[count + i], places[count + n + i] = zero | np.uint32(1), one | np.uint32(1)
+        count *= 2
+    else:
+        for i in range(n):
+            places[i], places[n + i] = np.uint32(pairs[i]), np.uint32(pairs[i] | bit)
+    if kind == _LEVELS:
+        for i in range(count):
+            positive = found[i] >> _HALF
+            negative = (found[i] & _SEEN) - positive
+            found[i] = level_of(positive) * n_levels + level_of(negative)
+        for i in range(count):
+            ballots[places[i]] = table[found[i]]
+    else:
+        values = found.view(np.int64)
+        votes_of_cells(found, count, kind, votes, votes, n_levels, values)
+        for i in range(count):
+            ballots[places[i]] = np.int32(values[i])
 
 
 @compiled
 def fill_ballots(
-    cells: Any, fresh: Any, distinct: Any, slot: Any, inverted: bool, rule: Any, left_out: bool,
+    cells: Any, fresh: Any, seen: Any, slot: Any, inverted: bool, rule: Any, left_out: bool,
     ballots: Any,
 ) -> None:  # fmt: skip
     """Write what the cells that are read would vote to ``ballots``.
@@ -215,42 +295,39 @@ def fill_ballots(
     Args:
         cells: The neuron's counts.
         fresh: What :func:`count_rarer` found.
-        distinct: The cells that are read now.
+        seen: The cells that are read now, a bit each.
         slot: The address bit that is exchanged.
         inverted: Whether the examples counted have the new input 0.
         rule: How cells vote.
         left_out: Whether each example is left out of its own cell.
         ballots: ``int32[cells, or twice as many]``.
     """
+    kind, votes, _, n_levels, _, table = rule
     bit = U(1) << slot
+    within = _ZERO_AT[slot] if slot < U(6) else ~U(0)
+    stride = np.int64(bit >> U(6))
+    pairs = np.empty(RUN // 4, np.uint64)
+    places = np.empty(RUN, np.uint32)
     found = np.empty(RUN, np.uint64)
-    values = found.view(np.int64)
-    places = np.empty(RUN, np.uint64)
-    votes = np.empty(RUN, np.int32)
-    for first in range(0, len(distinct), RUN // 4):
-        run = distinct[first : first + RUN // 4]
-        k = 0
-        for i in range(len(run)):
-            zero_at = U(run[i]) & ~bit
-            one_at = zero_at | bit
-            rarer = fresh[zero_at]
-            commoner = cells[zero_at] + cells[one_at] - rarer
-            zero = rarer if inverted else commoner
-            one = commoner if inverted else rarer
-            if left_out:
-                places[k], found[k] = U(2) * zero_at, _without(zero, U(0))
-                places[k + 1], found[k + 1] = U(2) * zero_at + U(1), _without(zero, U(1))
-                places[k + 2], found[k + 2] = U(2) * one_at, _without(one, U(0))
-                places[k + 3], found[k + 3] = U(2) * one_at + U(1), _without(one, U(1))
-                k += 4
-            else:
-                places[k], found[k] = zero_at, zero
-                places[k + 1], found[k + 1] = one_at, one
-                k += 2
-        votes_of_cells(found, k, rule.kind, rule.votes, rule.table, rule.n_levels, values)
-        compact_votes(values[:k], rule.packed, votes)
-        for i in range(k):
-            ballots[places[i]] = votes[i]
+    n = 0
+    for unit in range(max(1, len(cells) // 64)):
+        if unit & stride:
+            continue
+        word = (seen[unit] | (seen[unit + stride] if stride else seen[unit] >> bit)) & within
+        while word:
+            pairs[n] = U(64 * unit) + trailing_zeros(word)
+            word &= word - U(1)
+            n += 1
+            if n == len(pairs):
+                _let_pairs_vote(
+                    cells, fresh, pairs, bit, inverted, kind, votes, table, n_levels, left_out,
+                    places, found, ballots,
+                )  # fmt: skip
+                n = 0
+    _let_pairs_vote(
+        cells, fresh, pairs[:n], bit, inverted, kind, votes, table, n_levels, left_out, places,
+        found, ballots,
+    )  # fmt: skip
 
 
 @compiled
@@ -258,7 +335,7 @@ def read_ballots(
     addresses: Any, slot: Any, plane: Any, ballots: Any, positives: Any, left_out: bool,
     votes: Any,
 ) -> None:  # fmt: skip
-    """Write what every example read would get to ``votes``, ``int32[V]``."""
+    """Write what examples, a multiple of 64 or the last, would get to ``votes``."""
     moved = np.empty(64, np.uint32)
     for unit in range(len(plane)):
         run = slice(64 * unit, 64 * unit + 64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING
 from typing import Final
@@ -13,21 +14,28 @@ from numpy.typing import NDArray
 
 from optuna_wnn.evaluators import climbing
 from optuna_wnn.evaluators import recount
-from optuna_wnn.evaluators.cells import pack
+from optuna_wnn.evaluators.barrier import GIVE_WAY
+from optuna_wnn.evaluators.barrier import make_barrier
 from optuna_wnn.evaluators.cells import sample_threshold
 from optuna_wnn.evaluators.chained import decided_bits
-from optuna_wnn.evaluators.climbing import CountedSource
-from optuna_wnn.evaluators.climbing import FreshSource
+from optuna_wnn.evaluators.climbing import Desk
+from optuna_wnn.evaluators.climbing import Source
+from optuna_wnn.evaluators.climbing import Table
+from optuna_wnn.evaluators.climbing import Team
+from optuna_wnn.evaluators.climbing import Wiring
 from optuna_wnn.evaluators.cpu_kernels import KINDS
 from optuna_wnn.evaluators.cpu_kernels import TRANSITIONS
 from optuna_wnn.evaluators.general import DENSE_BITS
 from optuna_wnn.evaluators.heads import BIT_HEADS
-from optuna_wnn.evaluators.judge import BitTables
-from optuna_wnn.evaluators.judge import ClassTables
+from optuna_wnn.evaluators.judge import Bit
 from optuna_wnn.evaluators.judge import Scale
-from optuna_wnn.evaluators.judge import Wiring
+from optuna_wnn.evaluators.judge import Softmax
 from optuna_wnn.evaluators.judge import exchange_votes
-from optuna_wnn.evaluators.judge import score_cluster
+from optuna_wnn.evaluators.judge import join_logarithms
+from optuna_wnn.evaluators.judge import make_room
+from optuna_wnn.evaluators.judge import rebase
+from optuna_wnn.evaluators.judge import score_votes
+from optuna_wnn.evaluators.loss import REBASE_EVERY
 from optuna_wnn.evaluators.loss import SCORE_STEPS
 from optuna_wnn.evaluators.loss import BitLoss
 from optuna_wnn.evaluators.loss import Quantiser
@@ -35,10 +43,11 @@ from optuna_wnn.evaluators.loss import bit_loss_table
 from optuna_wnn.evaluators.loss import bit_quantiser
 from optuna_wnn.evaluators.loss import exp_table
 from optuna_wnn.evaluators.loss import log_tables
-from optuna_wnn.evaluators.recount import Counted
 from optuna_wnn.evaluators.recount import Planes
 from optuna_wnn.evaluators.recount import Rule
 from optuna_wnn.evaluators.refine import Climb
+from optuna_wnn.evaluators.rows import Rows
+from optuna_wnn.evaluators.rows import RowShape
 from optuna_wnn.evaluators.votes import ClusterVotes
 from optuna_wnn.evaluators.votes import lone_cluster
 from optuna_wnn.genome import mix64
@@ -48,7 +57,7 @@ if TYPE_CHECKING:
     from optuna_wnn.evaluators.cpu import CpuEvaluator
 
 
-_MOVES_AT_A_TIME: Final = 256  # between two looks at whether to stop
+_MOVES_AT_A_TIME: Final = 256  # between two looks at whether to stop; divides REBASE_EVERY
 MOST_REFINED: Final = 1 << 14  # neurons of a cluster that the compiled climb takes
 # Taken off the votes of a bit that is decided: whatever its neurons vote (as long as they are no
 # more than MOST_REFINED) it is then so surely 0, as it must be, that it costs nothing.
@@ -56,13 +65,29 @@ _SURE_ZERO: Final = {True: 1 << 62, False: 1 << 40}  # packed or not
 _SHARE_OF_MEMORY: Final = 4  # of what is free; above it, moved neurons are trained anew
 
 
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """Some clusters that climb together.
+
+    Attributes:
+        clusters: Which they are, ``K`` of them.
+        wiring: Their connections, each ``int32[n, bits]``.
+        moved: Which of their neurons any step moves, ``bool[N]``.
+        n_steps: How many moves they get.
+    """
+
+    clusters: Sequence[int]
+    wiring: Sequence[NDArray[np.int32]]
+    moved: NDArray[np.bool_]
+    n_steps: int
+
+
 class Refiner:
     """Refines connections by the compiled climb.
 
-    It keeps, for the clusters that are being refined (one per thread where clusters are bits, all
-    under ``classes``), 4 bytes per neuron and example read, and where cells count 1 to 4 bytes
-    per neuron and example, and 8 bytes per cell; if all that is more than a quarter of the free
-    memory, only the first.
+    Of the neurons that will be moved it keeps 4 bytes per example read, and where cells count 1
+    to 4 bytes per example and 8 bytes per cell; if all that is more than a quarter of the free
+    memory, only the first. What is kept serves later climbs, within the bounds of ``Rows``.
     """
 
     def __init__(self, evaluator: CpuEvaluator, job: Climb) -> None:
@@ -70,9 +95,12 @@ class Refiner:
         self.job = job
         cells, memory, reading = job.cells, evaluator.memory, job.reading
         self.seed = np.uint64(job.seed % 2**64)
+        short_table = np.zeros(len(cells.table), np.int32)
+        recount.compact_votes(cells.table, cells.packed, short_table)
         self.rule = Rule(
-            KINDS[cells.kind], cells.votes, cells.table, np.uint64(cells.n_levels), cells.packed
-        )
+            KINDS[cells.kind], cells.votes, cells.table, np.uint64(cells.n_levels), cells.packed,
+            short_table,
+        )  # fmt: skip
         self.left_out = memory.fitness_on == "leave_one_out"
         self.countable = (
             cells.counting
@@ -81,110 +109,125 @@ class Refiner:
         )
         self.threshold = sample_threshold(memory.sample_rate) if memory.sample_rate < 1 else 0
         self.train = evaluator.task.train.inputs[: reading.n_trained]
+        self.softmax = job.task.head not in BIT_HEADS
 
     def refine(self, wiring: list[NDArray[np.int32]], stop: Event) -> list[NDArray[np.int32]]:
         """Return the connections of all clusters after the climb."""
-        if self.job.task.head == "classes":
-            return self._refine_classes(wiring, stop)
-        at_once = min(self.evaluator.threads, len(wiring))
-        if self._fits(wiring, at_once):
+        if self.softmax:
+            plans = [self._plan(range(len(wiring)), wiring, self.job.steps)]
+        else:
+            plans = [
+                self._plan([k], [connections], self.job.share(k))
+                for k, connections in enumerate(wiring)
+            ]
+        threads = self.evaluator.threads
+        at_once = min(threads, len(plans))
+        team = threads // at_once
+        rows = self._rows(plans, at_once)
+        if rows.shape.n_train:
             self._planes()  # before any thread needs them
-        jobs = [(k, connections, at_once, stop) for k, connections in enumerate(wiring)]
-        return self.evaluator.in_threads(self._refine_bit, jobs, stop)
+        jobs = [(plan, rows, team, stop) for plan in plans]
+        refined = self.evaluator.in_threads(self._climb, jobs, stop)
+        self.evaluator.rows = rows
+        return [connections for climbed in refined for connections in climbed]
 
-    def _refine_bit(
-        self, cluster: int, connections: NDArray[np.int32], at_once: int, stop: Event
-    ) -> NDArray[np.int32]:
+    def _plan(
+        self, clusters: Sequence[int], wiring: Sequence[NDArray[np.int32]], n_steps: int
+    ) -> _Plan:
+        moved = np.zeros(sum(len(c) for c in wiring), np.uint8)
+        climbing.mark_moved(self._draws(clusters, wiring), self.seed, n_steps, moved)
+        return _Plan(clusters, wiring, moved == 1, n_steps)
+
+    def _climb(
+        self, plan: _Plan, rows: Rows, team_size: int, stop: Event
+    ) -> list[NDArray[np.int32]]:
+        """Let some clusters climb together, and return their connections."""
         job = self.job
-        quantiser, offset = bit_quantiser(job.cells)
-        tables = BitTables(_scale(quantiser), offset, bit_loss_table(job.cells))
-        state = _State(self, [connections], [cluster], self._fits([connections], at_once))
-        targets = job.reading.examples.targets
-        decided = decided_bits(job.task, targets, cluster)
-        loss = BitLoss(job.cells, job.task.n_clusters, cluster, targets, decided)
-        current = loss.of(state.wiring.sums[0], len(connections))
-        if decided is not None:
-            state.wiring.sums[0, decided] -= _SURE_ZERO[job.cells.packed]
-        n_steps = job.share(cluster)
-        for first in range(0, n_steps, _MOVES_AT_A_TIME):
-            last = min(first + _MOVES_AT_A_TIME, n_steps)
+        state = _State(self, plan, rows, team_size, stop)
+        wiring, room = state.wiring, state.desks[0].room
+        team = Team(team_size, make_barrier(), GIVE_WAY, np.zeros((2, team_size), np.int64))
+        bit, softmax, decided, current = None, None, None, 0
+        if self.softmax:
+            softmax = self._softmax(len(plan.clusters))
+        else:
+            quantiser, offset = bit_quantiser(job.cells)
+            bit = Bit(_scale(quantiser), offset, bit_loss_table(job.cells))
+            targets = job.reading.examples.targets
+            cluster = plan.clusters[0]
+            decided = decided_bits(job.task, targets, cluster)
+            loss = BitLoss(job.cells, job.task.n_clusters, cluster, targets, decided)
+            current = loss.of(wiring.sums[0], len(plan.wiring[0]))
+            if decided is not None:
+                wiring.sums[0, decided] -= _SURE_ZERO[job.cells.packed]
+        for first in range(0, plan.n_steps, _MOVES_AT_A_TIME):
             if stop.is_set():
                 break
-            moves = (tables, self.seed, cluster, first, last, current)
-            if state.counted is not None:
-                current = climbing.climb_bit(
-                    state.wiring, state.counted, self._counted_source(), *moves
-                )
-            else:
-                current = climbing.climb_bit_anew(state.wiring, state.fresh, *moves)
+            if softmax is not None and first % REBASE_EVERY == 0:
+                neurons = np.diff(wiring.starts)
+                current = rebase(softmax, neurons, wiring.sums, wiring.positives, room)
+            last = min(first + _MOVES_AT_A_TIME, plan.n_steps)
+            jobs = [
+                (wiring, rows.kept, self.rule, state.anew, state.table, bit, softmax,
+                 state.desks[rank], team, rank, self.seed, first, last, current)
+                for rank in range(team_size)
+            ]  # fmt: skip
+            current = self.evaluator.in_threads(climbing.climb, jobs, stop)[0]
         if decided is not None:
-            state.wiring.sums[0, decided] += _SURE_ZERO[job.cells.packed]
-        self._remember(state, [cluster])
-        return state.connections()[0]
+            wiring.sums[0, decided] += _SURE_ZERO[job.cells.packed]
+        return state.finish()
 
-    def _refine_classes(
-        self, wiring: list[NDArray[np.int32]], stop: Event
-    ) -> list[NDArray[np.int32]]:
-        job = self.job
-        n_classes, n_read = len(wiring), len(job.reading.examples)
-        state = _State(self, wiring, range(n_classes), self._fits(wiring, 1))
+    def _softmax(self, n_classes: int) -> Softmax:
+        """Return the loss of the softmax before its references are chosen."""
+        job, n_read = self.job, len(self.job.reading.examples)
         exp, zero = exp_table(n_classes)
-        whole, rest = log_tables()
-        tables = ClassTables(
+        return Softmax(
             scale=_scale(Quantiser.of(job.cells, SCORE_STEPS / job.temperature)),
             exp=exp,
-            zero=zero,
-            whole=whole,
-            rest=rest,
-            targets=job.reading.examples.targets,
-            scores=np.zeros((n_classes, n_read), np.int32),
+            zero=np.int32(zero),
+            logarithms=join_logarithms(*log_tables()),
             reference=np.zeros(n_read, np.int32),
+            shares=np.zeros((n_classes, n_read), np.int64),
             mass=np.zeros(n_read, np.int64),
             places=np.zeros(n_read, np.int32),
-            tried=np.zeros(n_read, np.int32),
-            room=np.zeros(n_read, np.int32),
         )
-        for k in range(n_classes):
-            score_cluster(state.wiring.sums[k], len(wiring[k]), tables.scale, tables.scores[k])
-        current = 0
-        for first in range(0, job.steps, _MOVES_AT_A_TIME):
-            last = min(first + _MOVES_AT_A_TIME, job.steps)
-            if stop.is_set():
-                break
-            moves = (tables, self.seed, first, last, current)
-            if state.counted is not None:
-                current = climbing.climb_classes(
-                    state.wiring, state.counted, self._counted_source(), *moves
-                )
-            else:
-                current = climbing.climb_classes_anew(state.wiring, state.fresh, *moves)
-        self._remember(state, range(n_classes))
-        return state.connections()
 
-    def _remember(self, state: _State, clusters: Sequence[int]) -> None:
-        """Leave the votes where the evaluation of the refined genome will look for them."""
-        for place, (cluster, connections) in enumerate(
-            zip(clusters, state.connections(), strict=True)
-        ):
-            known = lone_cluster(cluster, connections)
-            votes = state.votes(place, self.rule.packed)
-            votes = ClusterVotes(votes.sums, votes.scores[known.order])
-            self.evaluator.cache.put((self.job.reading.name, known.key), votes)
-
-    def _fits(self, wiring: Sequence[NDArray[np.int32]], at_once: int) -> bool:
-        """Return whether the counts of ``at_once`` such sets of clusters fit into memory."""
-        widest = max(c.shape[1] for c in wiring)
-        if not self.countable or widest > DENSE_BITS:
-            return False
-        n_train, n_read = len(self.train), len(self.job.reading.examples)
-        per_address = np.dtype(_address_type(widest)).itemsize
-        needed = sum(
-            len(c) * ((n_train + n_read) * per_address + 4 * n_read + (8 << c.shape[1]))
-            for c in wiring
+    def _draws(self, clusters: Sequence[int], wiring: Sequence[NDArray[np.int32]]) -> Wiring:
+        """Return what the draws of moves depend on; all else is empty."""
+        neurons = np.array([len(c) for c in wiring])
+        bits = np.array([c.shape[1] for c in wiring])
+        starts = np.concatenate([[0], np.cumsum(neurons)])
+        observed = np.zeros((int(starts[-1]), int(bits.max())), np.int32)
+        for k, connections in enumerate(wiring):
+            observed[starts[k] : starts[k + 1], : bits[k]] = connections
+        return Wiring(
+            streams=np.array(clusters),
+            n_shared=len(wiring) if self.softmax else 0,
+            starts=starts,
+            bits=bits,
+            visible=self.job.bounds.visible_inputs[list(clusters)].astype(np.int64),
+            observed=observed,
+            rows=np.full(int(starts[-1]), -1),
+            sums=np.zeros((len(wiring), 0), np.int64),
+            positives=np.zeros((len(wiring), 0), np.uint8),
+            trained=np.zeros((len(wiring), 0), np.uint64),
         )
-        if self.job.task.head in BIT_HEADS:
-            needed = needed * at_once // len(wiring)
-        return bool(needed <= psutil.virtual_memory().available // _SHARE_OF_MEMORY)
+
+    def _rows(self, plans: Sequence[_Plan], at_once: int) -> Rows:
+        """Return rows for all neurons that climb at once: those of the last climb if they fit."""
+        widest = max(c.shape[1] for plan in plans for c in plan.wiring)
+        needed = sum(sorted(int(plan.moved.sum()) for plan in plans)[-at_once:])
+        n_read, name = len(self.job.reading.examples), self.job.reading.name
+        shape = RowShape(name, widest, len(self.train), n_read, self.left_out)
+        room = psutil.virtual_memory().available // _SHARE_OF_MEMORY
+        last, self.evaluator.rows = self.evaluator.rows, None  # no other climb may use them now
+        counted = self.countable and widest <= DENSE_BITS
+        if last is not None and last.shape == shape and last.n_rows >= needed and counted:
+            return last
+        if not counted or needed * shape.nbytes > room:
+            shape = RowShape(name, widest, 0, n_read, self.left_out)
+        if last is not None and last.shape == shape and last.n_rows >= needed:
+            return last
+        return Rows(shape, max(needed, self.evaluator.cache.capacity // shape.nbytes))
 
     def _planes(self) -> tuple[Planes, Planes]:
         train = self.evaluator.planes("train", self.train)
@@ -193,130 +236,135 @@ class Refiner:
         reading = self.job.reading
         return train, self.evaluator.planes(reading.name, reading.examples.inputs)
 
-    def _counted_source(self) -> CountedSource:
-        return CountedSource(*self._planes(), self.rule, self.left_out)
+    def table(self) -> Table:
+        """Return the examples, an input at a time."""
+        return Table(*self._planes(), self.left_out)
 
-
-class _State:
-    """What the climb changes: some clusters, and their neurons' votes and counts."""
-
-    def __init__(
-        self,
-        refiner: Refiner,
-        wiring: Sequence[NDArray[np.int32]],
-        clusters: Sequence[int],
-        countable: bool,
-    ) -> None:
-        evaluator, job = refiner.evaluator, refiner.job
-        reading = job.reading
-        n_train, n_read = len(refiner.train), len(reading.examples)
-        neurons = np.array([len(c) for c in wiring])
-        bits = np.array([c.shape[1] for c in wiring])
-        starts = np.concatenate([[0], np.cumsum(neurons)])
-        n_neurons, widest = int(starts[-1]), int(bits.max())
-        observed = np.zeros((n_neurons, widest), np.int32)
-        for k, connections in enumerate(wiring):
-            observed[starts[k] : starts[k + 1], : bits[k]] = connections
-        trained = np.stack([evaluator.trained_positives(reading, k) for k in clusters])
-        self.wiring = Wiring(
-            starts=starts,
-            bits=bits,
-            visible=job.bounds.visible_inputs[list(clusters)].astype(np.int64),
-            observed=observed,
-            votes=np.zeros((n_neurons, n_read), np.int32),
-            sums=np.zeros((len(wiring), n_read), np.int64),
-            positives=np.stack([evaluator.positives(reading, k) for k in clusters]),
-            trained=_as_planes(trained),
-            tried=np.zeros(n_read, np.int32),
-            tried_sums=np.zeros(n_read, np.int64),
-        )
-        start, down, up = TRANSITIONS.get(job.cells.kind, (0, 0, 0))
-        self.fresh = FreshSource(
-            threshold=np.uint64(refiner.threshold),
+    def source(self, clusters: Sequence[int]) -> Source:
+        """Return the examples as some clusters see them."""
+        evaluator, reading = self.evaluator, self.job.reading
+        start, down, up = TRANSITIONS.get(self.job.cells.kind, (0, 0, 0))
+        return Source(
+            threshold=np.uint64(self.threshold),
             salt=mix64(np.array([evaluator.memory.sample_seed % 2**64], np.uint64))[0],
-            train=refiner.train,
-            train_positives=trained,
+            train=self.train,
+            train_positives=np.stack([evaluator.trained_positives(reading, k) for k in clusters]),
             read=reading.examples.inputs,
-            read_positives=self.wiring.positives,
+            read_positives=np.stack([evaluator.positives(reading, k) for k in clusters]),
             blocks=reading.blocks if reading.blocks is not None else np.zeros(0, np.int64),
             start=np.uint64(start),
             down=np.uint64(down),
             up=np.uint64(up),
-            rule=refiner.rule,
+            rule=self.rule,
             use_pext=evaluator.use_pext,
         )
-        self.counted: Counted | None = None
-        if countable:
-            address = _address_type(widest)
-            per_neuron = np.repeat(1 << bits, neurons)
-            train = np.zeros((n_neurons, n_train), address)
-            read = train if refiner.left_out else np.zeros((n_neurons, n_read), address)
-            self.counted = Counted(
-                slots=np.zeros((n_neurons, widest), np.int32),
-                train=train,
-                read=read,
-                starts=np.concatenate([[0], np.cumsum(per_neuron)]),
-                cells=np.zeros(int(per_neuron.sum()), np.uint64),
-                distinct=np.zeros((n_neurons, min(n_read, 1 << widest)), np.uint32),
-                n_distinct=np.zeros(n_neurons, np.int64),
-                fresh=np.zeros(1 << widest, np.uint64),
-                ballots=np.zeros(2 << widest, np.int32),
+
+
+class _State:
+    """What the climb of some clusters changes."""
+
+    def __init__(
+        self, refiner: Refiner, plan: _Plan, rows: Rows, team_size: int, stop: Event
+    ) -> None:
+        self.refiner, self.plan, self.rows = refiner, plan, rows
+        shape = rows.shape
+        counted = shape.n_train > 0
+        self.source = refiner.source(plan.clusters)
+        self.table = refiner.table() if counted else None
+        self.anew = None if counted else self.source
+        n_cells = (1 << shape.n_bits) if counted else 0
+        self.desks = [
+            Desk(
+                observed=np.zeros(2 * shape.n_bits, np.int32),
+                fresh=np.zeros(max(n_cells, 8), np.uint64),
+                ballots=np.zeros(2 * n_cells, np.int32),
+                votes=np.zeros(shape.n_read, np.int32),
+                room=make_room(),
             )
-        for k in range(len(wiring)):
-            for n in range(int(starts[k]), int(starts[k + 1])):
-                self._let_vote(k, n)
-
-    def _let_vote(self, k: int, n: int) -> None:
-        """Address and count everything for neuron ``n`` of cluster ``k``, and let it vote."""
-        wiring, source, counted = self.wiring, self.fresh, self.counted
-        observed, votes = wiring.observed[n, : wiring.bits[k]], wiring.votes[n]
-        if counted is None:
-            climbing.vote_anew(source, k, observed, votes)
-        else:
-            left_out = counted.read is counted.train
-            counted.slots[n, : len(observed)] = np.arange(len(observed))
-            cells = counted.cells[counted.starts[n] : counted.starts[n + 1]]
-            train, read = counted.train[n], counted.read[n]
-            recount.find_all_addresses(source.train, observed, source.use_pext, train)
-            if not left_out:
-                recount.find_all_addresses(source.read, observed, source.use_pext, read)
-            recount.count_all(train, source.train_positives[k], cells)
-            fresh = counted.fresh[: len(cells)]
-            counted.n_distinct[n] = recount.list_cells(read, fresh, counted.distinct[n])
-            recount.read_all(cells, read, wiring.positives[k], left_out, source.rule, votes)
-        none = np.zeros(len(votes), np.int32)
-        exchange_votes(wiring.sums[k], none, votes, source.rule.packed, wiring.sums[k])
-
-    def votes(self, k: int, packed: bool) -> ClusterVotes:
-        """Return what the neurons of cluster ``k`` vote now."""
-        wiring = self.wiring
-        positive = wiring.positives[k] == 1
-        scores = []
-        for votes in wiring.votes[wiring.starts[k] : wiring.starts[k + 1]]:
-            wide = votes.astype(np.int64)
-            if packed:
-                wide = pack(wide >> 16, wide & 0xFFFF)
-            of_positive = int(wide[positive].sum())
-            scores.append((int(wide.sum()) - of_positive, of_positive))
-        return ClusterVotes(wiring.sums[k].copy(), np.array(scores, np.int64))
-
-    def connections(self) -> list[NDArray[np.int32]]:
-        """Return the connections of every cluster as they are now."""
-        wiring = self.wiring
-        return [
-            wiring.observed[wiring.starts[k] : wiring.starts[k + 1], : wiring.bits[k]].copy()
-            for k in range(len(wiring.bits))
+            for _ in range(team_size)
         ]
+        self.wiring = refiner._draws(plan.clusters, plan.wiring)._replace(
+            sums=np.zeros((len(plan.wiring), shape.n_read), np.int64),
+            positives=self.source.read_positives,
+            trained=_as_planes(self.source.train_positives),
+        )
+        self.moved = np.flatnonzero(plan.moved)
+        taken, known = rows.take(self._keys())
+        self.wiring.rows[self.moved] = taken
+        missing = self.moved[~known]
+        parts = [(missing[rank::team_size], self.desks[rank]) for rank in range(team_size)]
+        refiner.evaluator.in_threads(self._set_up, parts, stop)
+        self._scores = np.zeros((len(plan.moved), 2), np.int64)
+        for k in range(len(plan.wiring)):
+            self._add_up(k)
+
+    def _of_cluster(self, k: int) -> slice:
+        return slice(int(self.wiring.starts[k]), int(self.wiring.starts[k + 1]))
+
+    def _observed(self, n: int) -> tuple[int, NDArray[np.int32]]:
+        """Return the cluster of neuron ``n`` and its inputs."""
+        k = int(np.searchsorted(self.wiring.starts, n, side="right")) - 1
+        return k, self.wiring.observed[n, : self.wiring.bits[k]]
+
+    def _keys(self) -> list[tuple[int, bytes]]:
+        """Return what distinguishes the neurons that are moved, as they are now."""
+        keys = []
+        for n in self.moved.tolist():
+            k, observed = self._observed(n)
+            keys.append((self.plan.clusters[k], observed.tobytes()))
+        return keys
+
+    def _set_up(self, neurons: NDArray[np.int64], desk: Desk) -> None:
+        for n in neurons.tolist():
+            k, observed = self._observed(n)
+            climbing.set_up(
+                self.source, self.anew, self.table, self.rows.kept, int(self.wiring.rows[n]), k,
+                observed, desk,
+            )  # fmt: skip
+
+    def _add_up(self, k: int) -> None:
+        """Sum up what the neurons of cluster ``k`` vote; those that stay are not kept."""
+        evaluator, reading = self.refiner.evaluator, self.refiner.job.reading
+        of_cluster, sums = self._of_cluster(k), self.wiring.sums[k]
+        resting = ~self.plan.moved[of_cluster]
+        if resting.any():
+            cluster = lone_cluster(self.plan.clusters[k], self.plan.wiring[k][resting])
+            votes = evaluator.votes_here([cluster], reading)[0]
+            sums += votes.sums
+            places = np.flatnonzero(resting)[cluster.order]
+            self._scores[of_cluster][places] = votes.scores
+        none = np.zeros(len(sums), np.int32)
+        for row in self.wiring.rows[of_cluster][~resting]:
+            exchange_votes(sums, none, self.rows.kept.votes[row], self.refiner.rule.packed, sums)
+
+    def finish(self) -> list[NDArray[np.int32]]:
+        """Return the connections of every cluster as they are now.
+
+        What is known of them is left where the next climb, and the evaluation of the refined
+        genome, will look for it.
+        """
+        wiring, refiner = self.wiring, self.refiner
+        evaluator, reading = refiner.evaluator, refiner.job.reading
+        for n in self.moved.tolist():
+            k, _ = self._observed(n)
+            score_votes(
+                self.rows.kept.votes[wiring.rows[n]], wiring.positives[k], refiner.rule.packed,
+                self._scores[n],
+            )  # fmt: skip
+        self.rows.give_back(self._keys(), wiring.rows[self.moved])
+        refined = []
+        for k, cluster in enumerate(self.plan.clusters):
+            of_cluster = self._of_cluster(k)
+            connections = wiring.observed[of_cluster, : wiring.bits[k]].copy()
+            known = lone_cluster(cluster, connections)
+            votes = ClusterVotes(wiring.sums[k].copy(), self._scores[of_cluster][known.order])
+            evaluator.cache.put((reading.name, known.key), votes)
+            refined.append(connections)
+        return refined
 
 
 def _scale(quantiser: Quantiser) -> Scale:
     return Scale(quantiser.packed, quantiser.factor, quantiser.divisor)
-
-
-def _address_type(n_bits: int) -> type[np.unsignedinteger]:
-    if n_bits <= 8:
-        return np.uint8
-    return np.uint16 if n_bits <= 16 else np.uint32
 
 
 def _as_planes(flags: NDArray[np.uint8]) -> NDArray[np.uint64]:
