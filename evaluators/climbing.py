@@ -278,7 +278,7 @@ def climb(
     # What is done to None is left out when this is compiled.
     step, parity = first_step, 0
     while step < last_step:
-        loss = np.int64(-1)  # no move
+        loss: Any = np.int64(-1)  # no move
         k, n, state = draw_neuron(wiring, seed, min(step + rank, last_step - 1))
         row, n_bits, visible = wiring.rows[n], wiring.bits[k], wiring.visible[k]
         n_neurons = wiring.starts[k + 1] - wiring.starts[k]

@@ -62,6 +62,7 @@ MOST_REFINED: Final = 1 << 14  # neurons of a cluster that the compiled climb ta
 # Taken off the votes of a bit that is decided: whatever its neurons vote (as long as they are no
 # more than MOST_REFINED) it is then so surely 0, as it must be, that it costs nothing.
 _SURE_ZERO: Final = {True: 1 << 62, False: 1 << 40}  # packed or not
+_CLIMBS_KEPT: Final = 8  # at most, of as many neurons as the first moves
 _SHARE_OF_MEMORY: Final = 4  # of what is free; above it, moved neurons are trained anew
 
 
@@ -227,7 +228,9 @@ class Refiner:
             shape = RowShape(name, widest, 0, n_read, self.left_out)
         if last is not None and last.shape == shape and last.n_rows >= needed:
             return last
-        return Rows(shape, max(needed, self.evaluator.cache.capacity // shape.nbytes))
+        moved = sum(int(plan.moved.sum()) for plan in plans)
+        affordable = self.evaluator.cache.capacity // shape.nbytes
+        return Rows(shape, max(needed, min(affordable, _CLIMBS_KEPT * moved)))
 
     def _planes(self) -> tuple[Planes, Planes]:
         train = self.evaluator.planes("train", self.train)
