@@ -180,7 +180,7 @@ def _add_mass(mass: Any, shares: Any, exp: Any, places: Any, out: Any) -> None:
 @compiled
 def _class_losses(mass: Any, places: Any, zero: Any, logarithms: Any) -> int:
     """Return the summed loss from each example's mass and its target's place in ``exp``."""
-    total: Any = 0
+    total = 0
     words = mass.view(np.int64)  # the leading bits of the float are those of the number
     for i in range(len(places)):
         leading = np.uint32((words[i] >> (_FLOAT_BITS - LOG_BITS)) - _FLOAT_ONE)
@@ -283,7 +283,7 @@ def rebase(softmax: Any, neurons: Any, sums: Any, positives: Any, room: Any) -> 
     scale, exp, zero, logarithms, references, all_shares, all_mass, all_places = softmax
     packed, factor, last = scale.packed, scale.factor, np.int32(len(exp) - 1)
     divisors = scale.divisor * neurons
-    loss: Any = 0
+    loss = 0
     for first in range(0, len(all_mass), RUN):
         run = slice(first, first + RUN)
         reference, mass, places = references[run], all_mass[run], all_places[run]
@@ -311,6 +311,7 @@ def rebase(softmax: Any, neurons: Any, sums: Any, positives: Any, room: Any) -> 
 def score_votes(votes: Any, positives: Any, packed: bool, scores: Any) -> None:
     """Write a neuron's summed votes on negative and on positive examples, ``int64[2]``."""
     numerators, weights = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    vote: Any
     for i in range(len(votes)):
         vote, sign = np.int64(votes[i]), np.int64(positives[i])
         if packed:
