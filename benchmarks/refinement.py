@@ -3,7 +3,7 @@
 python benchmarks/refinement.py [--json FILE] [--moves N] [--repeats N] [--threads N] [--mnist DIR]
 
 ``DIR`` has MNIST's four gzipped idx files; without it, random images of the same shape are used.
-Moves per CPU second are of all threads together. What is divided by is the time of one more
+Moves per CPU second are of all threads together. They are divided by the CPU time of one more
 evaluation of a genome whose clusters have all changed, in the same run.
 """
 

@@ -184,7 +184,9 @@ def _class_losses(mass: Any, places: Any, zero: Any, logarithms: Any) -> int:
     words = mass.view(np.int64)  # the leading bits of the float are those of the number
     for i in range(len(places)):
         leading = np.uint32((words[i] >> (_FLOAT_BITS - LOG_BITS)) - _FLOAT_ONE)
-        loss = np.int64(logarithms[leading]) - np.int64(places[i] - zero) * np.int64(_PER_STEP)
+        loss: Any = np.int64(logarithms[leading]) - np.int64(places[i] - zero) * np.int64(
+            _PER_STEP
+        )
         total += loss if loss > 0 else 0
     return total
 
@@ -311,7 +313,6 @@ def rebase(softmax: Any, neurons: Any, sums: Any, positives: Any, room: Any) -> 
 def score_votes(votes: Any, positives: Any, packed: bool, scores: Any) -> None:
     """Write a neuron's summed votes on negative and on positive examples, ``int64[2]``."""
     numerators, weights = np.zeros(2, np.int64), np.zeros(2, np.int64)
-    vote: Any
     for i in range(len(votes)):
         vote, sign = np.int64(votes[i]), np.int64(positives[i])
         if packed:
@@ -319,5 +320,5 @@ def score_votes(votes: Any, positives: Any, packed: bool, scores: Any) -> None:
             weights[sign] += vote & 0xFFFF
         else:
             weights[sign] += vote
-    for sign in range(2):
-        scores[sign] = (numerators[sign] << 32) + weights[sign]
+    for which in range(2):
+        scores[which] = (numerators[which] << 32) + weights[which]
