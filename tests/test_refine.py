@@ -86,6 +86,31 @@ def test_all_ways_to_climb_agree_over_many_moves(
     assert CpuEvaluator(task, memory, threads=1).refine(*job)[0] == plain
 
 
+@pytest.mark.parametrize("head", ["bits", "classes"])
+def test_what_is_kept_of_the_last_climb_changes_nothing(head: Head) -> None:
+    task = make_task(head)
+    genome = make_genome(task, 4, [3, 6])
+    evaluator = CpuEvaluator(task, threads=1)
+    for seed in range(3):
+        fresh, _ = CpuEvaluator(task, threads=7).refine(
+            genome, bounds_of(task), CONNECTIONS, 40, seed
+        )
+        genome, _ = evaluator.refine(genome, bounds_of(task), CONNECTIONS, 40, seed)
+        assert genome == fresh
+    assert evaluator.rows is not None
+
+
+def test_rows_are_given_to_the_neurons_that_were_used_last() -> None:
+    rows = Rows(RowShape("validation", 3, 9, 5, left_out=False), 3)
+    taken, known = rows.take(["a", "b", "c"])
+    assert not known.any()
+    assert sorted(taken) == [0, 1, 2]
+    rows.give_back(["a", "b", "c"], taken)
+    again, known = rows.take(["c", "d"])
+    assert known.tolist() == [True, False]
+    assert again.tolist() == [taken[2], taken[0]]
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_references_are_chosen_anew_alike(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task(head, sizes=(60, 30, 5))
