@@ -31,6 +31,8 @@ from optuna_wnn.evaluators.reference import ReferenceEvaluator
 from optuna_wnn.evaluators.refine import Climb
 from optuna_wnn.evaluators.refine import Draws
 from optuna_wnn.evaluators.refine import unobserved
+from optuna_wnn.evaluators.rows import Rows
+from optuna_wnn.evaluators.rows import RowShape
 from optuna_wnn.evaluators.votes import lone_cluster
 from optuna_wnn.genome import DIMENSIONS
 from optuna_wnn.genome import Bounds
