@@ -347,8 +347,8 @@ def with_key_table(page: str, model: type[BaseModel] = RunConfig) -> str:
 
 
 PAGES: Final[dict[str, type[BaseModel]]] = {
-    "configuration.md": RunConfig,
-    "sweeps.md": SweepConfig,
+    "reference/configuration.md": RunConfig,
+    "how-to/sweeps.md": SweepConfig,
 }
 
 if __name__ == "__main__":

@@ -456,7 +456,7 @@ def test_the_command_shows_every_run_and_the_leaderboard(
 def test_what_the_how_to_and_the_example_show_is_taken(here: Path) -> None:
     root = Path(__file__).parent.parent
     (shown,) = re.findall(
-        r"```yaml\n(.*?)```", (root / "docs" / "sweeps.md").read_text(), re.DOTALL
+        r"```yaml\n(.*?)```", (root / "docs" / "how-to" / "sweeps.md").read_text(), re.DOTALL
     )
     for part in shown.split("---\n"):
         Path("sweep.yaml").write_text("name: x\nbase: {task: {kind: python-docs}}\n" + part)
