@@ -2,7 +2,7 @@
 # make test   install what the tests need and run them
 # make sanitize   the tests of the GPU kernels under sanitizers, on the processor
 # make lint   ruff and mypy
-# make docs   write the tables of configuration keys into docs
+# make docs   write the tables of configuration keys into docs, and build the site in build/site
 # make clean  delete everything that can be made again, .venv included
 #
 # PYTHON=python3.12 make ... picks another Python.
@@ -31,10 +31,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	@rm -rf build/typed && mkdir -p build/typed/optuna_wnn
 	@ln -s "$(CURDIR)"/optuna_wnn/* "$(CURDIR)/samplers" "$(CURDIR)/evaluators" build/typed/optuna_wnn/
-	MYPYPATH=build/typed $(BIN)/mypy build/typed/optuna_wnn $(wildcard benchmarks/*.py examples/*.py) tests
+	MYPYPATH=build/typed $(BIN)/mypy build/typed/optuna_wnn $(wildcard benchmarks/*.py examples/*.py) docs tests
 
-docs: $(VENV)/.installed
+docs: $(VENV)/.installed-dev
 	$(BIN)/python -m optuna_wnn.schema docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/site
+	@echo "Open build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

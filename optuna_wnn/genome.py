@@ -242,7 +242,7 @@ class Genome:
 
     @cached_property
     def cluster_starts(self) -> NDArray[np.int64]:
-        """First neuron of every cluster, and the end: ``int64[K + 1]``."""
+        """First neuron of every cluster, and the end, ``int64[K + 1]``."""
         return _starts(self.neurons)
 
     @cached_property
@@ -257,7 +257,7 @@ class Genome:
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        """First connection of every neuron, and the end: ``int64[N + 1]``."""
+        """First connection of every neuron, and the end, ``int64[N + 1]``."""
         return _starts(self.neuron_bits)
 
     def cluster(self, k: int) -> NDArray[np.int32]:
@@ -289,7 +289,7 @@ class Genome:
 
     @cached_property
     def handle(self) -> int:
-        """The leading 44 bits of the digest: what the trial's parameter ``genome`` shows."""
+        """The leading 44 bits of the digest, as shown by a trial's parameter ``genome``."""
         return int(self.digest[: HANDLE_BITS // 4], 16)
 
     @cached_property

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from pages import ROOT
-from pages import Runner
-from pages import blocks
+from code_blocks import ROOT
+from code_blocks import Runner
+from code_blocks import blocks
 
 
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]

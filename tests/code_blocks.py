@@ -24,12 +24,15 @@ ROOT = Path(__file__).parent.parent
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
-_BLOCK = re.compile(r"^(?:<!-- not run: (.+) -->\n)?```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"^(?:<!-- not run: (.+) -->\n)?```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 _FILE = re.compile(r"# ([\w.-]+\.yaml)\n")  # the first line of a block that is a file
 _NUMBER = r"((?:n_|\b)(?:trials|refine_steps|population_size|n_neighbors))(: ?|=)\d+"
 _MOST = 3
 _SHORT_RUN = {
-    f"OPTUNA_WNN__SEARCH__{key}": str(_MOST) for key in ("TRIALS", "POPULATION_SIZE", "N_NEIGHBORS")
+    f"OPTUNA_WNN__SEARCH__{key}": str(_MOST)
+    for key in ("TRIALS", "POPULATION_SIZE", "N_NEIGHBORS")
 }
 
 
