@@ -2,7 +2,8 @@
 
 Both heads get the same wiring moves on the text of Python's own ``help()``; the committed figures
 in ``docs/explanation/heads.md`` name the command that made them. CPU seconds are of one thread,
-the best of several repeats; cross-entropy and accuracy are those of the test part, which no move sees.
+the best of several repeats; cross-entropy and accuracy are those of the test part, which no move
+sees.
 """
 
 from __future__ import annotations
