@@ -334,11 +334,11 @@ def test_an_edited_file_is_one_clear_line(
     [
         (b"", "not JSON"),
         (b"plain text", "no gzip file"),
-        (gzip.compress(b"no json"), "not JSON", mtime=0),
-        (gzip.compress(b"\xff\xfe\x00"), "not JSON", mtime=0),
-        (gzip.compress(b"[" * 100_000), "not JSON", mtime=0),
-        (gzip.compress(b"[1, 2]"), "not an optuna-wnn genome", mtime=0),
-        (gzip.compress(b"{}") + b"tail", "no gzip file, or damaged", mtime=0),
+        (gzip.compress(b"no json", mtime=0), "not JSON"),
+        (gzip.compress(b"\xff\xfe\x00", mtime=0), "not JSON"),
+        (gzip.compress(b"[" * 100_000, mtime=0), "not JSON"),
+        (gzip.compress(b"[1, 2]", mtime=0), "not an optuna-wnn genome"),
+        (gzip.compress(b"{}", mtime=0) + b"tail", "no gzip file, or damaged"),
     ],
 )
 def test_a_foreign_file_is_one_clear_line(tmp_path: Path, content: bytes, message: str) -> None:
