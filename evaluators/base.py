@@ -233,7 +233,7 @@ class Evaluator(ABC):
                 task=self.task,
                 cells=self.cells,
                 reading=reading,
-                temperature=self._temperature(genome),
+                temperature=self.temperature(genome),
                 bounds=bounds,
                 free=frozenset(free),
                 steps=steps,
@@ -293,32 +293,7 @@ class Evaluator(ABC):
             InputError: If its clusters are not as many as the head needs, or it observes an
                 input that the task does not have.
         """
-        if genome.n_clusters != self.task.n_clusters:
-            raise InputError(
-                f"genome: it has {genome.n_clusters} clusters where task {self.task.name} needs "
-                f"{self.task.n_clusters}; take one made for this task"
-            )
-        last = genome.connections[genome.offsets[1:] - 1]
-        highest = int(last.max())
-        if highest >= self.task.n_inputs:
-            raise InputError(
-                f"genome.connections: input {highest} is observed where task {self.task.name} "
-                f"has {self.task.n_inputs}; take a genome made for this task"
-            )
-        if self.task.visible is not None:
-            visible = np.asarray(self.task.visible)[genome.neuron_cluster]
-            unseen = last >= visible
-            if unseen.any():
-                n = int(np.argmax(unseen))
-                raise InputError(
-                    f"genome.connections: neuron {n} observes input {int(last[n])}, but its "
-                    f"cluster sees only {int(visible[n])}; take a genome made for this task"
-                )
-        if genome.neurons.max() > _MOST_NEURONS:
-            raise InputError(
-                f"genome.neurons: {int(genome.neurons.max())} in one cluster is above "
-                f"{_MOST_NEURONS}; lower it"
-            )
+        check_fits(genome, self.task)
 
     def positives(self, reading: Reading, cluster: int) -> NDArray[np.uint8]:
         """Return which of the examples read are positive ones of ``cluster``, ``uint8[E]``."""
@@ -386,7 +361,7 @@ class Evaluator(ABC):
             result = chained_result(self, clusters, votes, reading)
         else:
             outputs = self._outputs(genome, votes)
-            result = heads.classes_result(outputs, targets, self._temperature(genome))
+            result = heads.classes_result(outputs, targets, self.temperature(genome))
         return Evaluation(
             cross_entropy=result.cross_entropy,
             accuracy=result.accuracy,
@@ -396,7 +371,7 @@ class Evaluator(ABC):
         )
 
     def _evaluate_tokens(self, genome: Genome, reading: Reading) -> Evaluation:
-        temperature = self._temperature(genome)
+        temperature = self.temperature(genome)
         result, order = tokens_result(self, genome, reading, temperature)
         n_examples = len(reading.examples)
         return Evaluation(result.cross_entropy, result.accuracy, order, None, n_examples)
@@ -422,7 +397,7 @@ class Evaluator(ABC):
     def _outputs(self, genome: Genome, votes: list[ClusterVotes]) -> NDArray[np.float64]:
         return self.cells.outputs(np.stack([v.sums for v in votes]), genome.neurons)
 
-    def _temperature(self, genome: Genome) -> float:
+    def temperature(self, genome: Genome) -> float:
         """Return what the ``classes`` head divides the outputs of ``genome`` by."""
         if self.memory.temperature != "fit":
             return float(self.memory.temperature)
@@ -453,6 +428,36 @@ class Evaluator(ABC):
             scores[genome.cluster_starts[k] + cluster.order] = mean
         order = np.lexsort((genome.neuron_hashes, -scores, genome.neuron_cluster))
         return order.astype(np.int64)
+
+
+def check_fits(genome: Genome, task: Task) -> None:
+    """Check that a genome fits a task; see :meth:`Evaluator.check`."""
+    if genome.n_clusters != task.n_clusters:
+        raise InputError(
+            f"genome: it has {genome.n_clusters} clusters where task {task.name} needs "
+            f"{task.n_clusters}; take one made for this task"
+        )
+    last = genome.connections[genome.offsets[1:] - 1]
+    highest = int(last.max())
+    if highest >= task.n_inputs:
+        raise InputError(
+            f"genome.connections: input {highest} is observed where task {task.name} "
+            f"has {task.n_inputs}; take a genome made for this task"
+        )
+    if task.visible is not None:
+        visible = np.asarray(task.visible)[genome.neuron_cluster]
+        unseen = last >= visible
+        if unseen.any():
+            n = int(np.argmax(unseen))
+            raise InputError(
+                f"genome.connections: neuron {n} observes input {int(last[n])}, but its "
+                f"cluster sees only {int(visible[n])}; take a genome made for this task"
+            )
+    if genome.neurons.max() > _MOST_NEURONS:
+        raise InputError(
+            f"genome.neurons: {int(genome.neurons.max())} in one cluster is above "
+            f"{_MOST_NEURONS}; lower it"
+        )
 
 
 def usable_processors() -> int:

@@ -10,6 +10,7 @@ from optuna_wnn.fitness import FitnessCalculatorType
 from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Genome
 from optuna_wnn.memory import MemorySettings
+from optuna_wnn.network import RAMNetwork
 from optuna_wnn.samplers import WNNGeneticSampler
 from optuna_wnn.samplers import WNNTabuSearchSampler
 from optuna_wnn.schedule import AdaptiveScaling
@@ -32,6 +33,7 @@ __all__ = [
     "GenomeSpace",
     "InputError",
     "MemorySettings",
+    "RAMNetwork",
     "Threshold",
     "WNNGeneticSampler",
     "WNNTabuSearchSampler",

@@ -18,7 +18,7 @@ FLOORS = [
     for rooms in (
         "errors",
         "genome memory variation moves fitness schedule packing rdb store storages journal "
-        "workers strict_yaml validation config sources tasks jobs",
+        "workers strict_yaml validation config sources tasks jobs container",
         "space crew evaluators network report schema sweep_config sweep_file axes leaderboard",
         "samplers traces figures notes",
         "chain phases plan sweep dashboard pages",
@@ -30,6 +30,7 @@ SAME_FLOOR = {
     ("memory", "genome"),
     ("variation", "genome"),
     ("packing", "genome"),
+    ("container", "genome"),
     ("store", "genome"),
     ("store", "packing"),
     ("store", "rdb"),
