@@ -370,7 +370,9 @@ class RAMNetwork:
     # -- files -----------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the trained network to ``path``, whole or not at all; see ``docs/reference/models.md``.
+        """Write the trained network to ``path``, whole or not at all.
+
+        The format is described in ``docs/reference/models.md``.
 
         Raises:
             InputError: If it is not trained, or the file cannot be written there.
