@@ -347,7 +347,8 @@ class RunConfig(Section):
         """
         document = self.model_dump(mode="json", exclude={"name", "storage", "backend", "threads"})
         document["task"] = {"kind": self.task.kind, **self.task.options}
-        document["task"].pop("path", None)
+        for place in ("path", "vocabulary", "cache"):
+            document["task"].pop(place, None)
         del document["search"]  # the phases have it
         return document
 

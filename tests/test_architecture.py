@@ -69,6 +69,7 @@ LIBRARIES = {
     "numba": {"evaluators"},
     "llvmlite": {"evaluators"},
     "mlx": {"evaluators"},
+    "tiktoken": {"tasks"},
     "plotly": {"figures", "pages", "dashboard"},
     "optuna_dashboard": {"dashboard"},
 }

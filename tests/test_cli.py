@@ -120,7 +120,7 @@ def test_the_table_has_every_phase_and_the_baselines(finished: Path) -> None:
         *(f"tiny/{i}-" for i in range(1, 7)),
         "first random genome",
         "baseline: unigram",
-        "baseline: bigram",
+        "baseline: Kneser-Ney bigram",
     ):
         assert row in table
     assert re.search(r"Best: trial \d+ of tiny/", table)

@@ -79,7 +79,7 @@ def test_the_examples_are_configurations(
     quick += ["--set", "search.n_neighbors=2"]
     quick += [word for i in range(6) for word in ("--set", f"phases.{i}.refine_steps=2")]
     assert main(["run", str(ROOT / "examples" / "quickstart.yaml"), *quick]) == 0
-    assert "baseline: bigram" in capsys.readouterr().out
+    assert "baseline: Kneser-Ney bigram" in capsys.readouterr().out
 
 
 def test_nothing_is_said_of_extras_that_do_not_exist() -> None:

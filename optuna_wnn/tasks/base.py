@@ -9,6 +9,7 @@ from dataclasses import field
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
+from typing import Final
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,10 @@ from numpy.typing import NDArray
 
 Head = Literal["classes", "bits", "chained_bits", "tokens"]
 Part = Literal["train", "validation", "test"]
+Codes = NDArray[np.integer[Any]]
+PARTS: Final[tuple[Part, ...]] = ("train", "validation", "test")
+
+_TURNED: Final = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)), bitorder="little")
 
 
 def pack_bits(bits: NDArray[Any]) -> NDArray[np.uint64]:
@@ -32,6 +37,27 @@ def unpack_bits(inputs: NDArray[np.uint64], n_inputs: int) -> NDArray[np.uint8]:
     """Return the inverse of :func:`pack_bits`: ``uint8[E, B]`` of zeros and ones."""
     octets = np.ascontiguousarray(inputs).astype("<u8").view(np.uint8)
     return np.unpackbits(octets, axis=1, bitorder="little")[:, :n_inputs]
+
+
+def add_codes(inputs: NDArray[np.uint64], start: int, codes: Codes, n_bits: int) -> None:
+    """Write the bits of codes into packed inputs, most significant first.
+
+    Args:
+        inputs: ``uint64[E, words]``, changed: zeros where the bits are written.
+        start: The input that the first bit becomes.
+        codes: ``int[E]``, below ``2**n_bits``.
+        n_bits: Bits of a code, 0 to 64.
+    """
+    if not n_bits:
+        return
+    # Inputs start at the least significant bit of a word, so every code is turned round.
+    octets = np.ascontiguousarray(codes.astype("<u8")).view(np.uint8)
+    turned = _TURNED[octets].reshape(-1, 8)[:, ::-1]
+    bits = np.ascontiguousarray(turned).view("<u8").reshape(-1) >> np.uint64(64 - n_bits)
+    word, shift = divmod(start, 64)
+    inputs[:, word] |= bits << np.uint64(shift)
+    if shift + n_bits > 64:
+        inputs[:, word + 1] |= bits >> np.uint64(64 - shift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +142,11 @@ def chained(task: Task) -> Task:
     n_bits = task.n_clusters
 
     def appended(examples: Examples) -> Examples:
-        code = (examples.targets[:, None] >> np.arange(n_bits - 1, 0, -1)) & 1
-        bits = np.hstack([unpack_bits(examples.inputs, task.n_inputs), code.astype(np.uint8)])
-        return Examples(pack_bits(bits), examples.targets)
+        words = -(-(task.n_inputs + n_bits - 1) // 64)
+        inputs = np.zeros((len(examples), words), np.uint64)
+        inputs[:, : examples.inputs.shape[1]] = examples.inputs
+        add_codes(inputs, task.n_inputs, examples.targets >> 1, n_bits - 1)
+        return Examples(inputs, examples.targets)
 
     train, validation, test = map(appended, (task.train, task.validation, task.test))
     return replace(

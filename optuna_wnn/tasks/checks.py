@@ -54,19 +54,55 @@ def cut_points(n: int, *parts: float) -> list[int]:
     return [int(n * share + slack) for share in itertools.accumulate(parts)]
 
 
-def read_file(path: Any) -> bytes:
+def file_cuts(place: str, unit: str, n: int, split: Any) -> list[int]:
+    """Return where a file of ``n`` things is cut into train, validation, test and the rest.
+
+    Args:
+        place: The file, for the message.
+        unit: What the things are called there.
+        n: How many there are.
+        split: Three shares that sum to 1, or three numbers of things.
+
+    Raises:
+        InputError: If it is neither, or there are too few things.
+    """
+    numbers = list(split) if isinstance(split, list | tuple) else []
+    if len(numbers) != 3 or not all(type(number) is int and number > 0 for number in numbers):
+        return [*cut_points(n, *shares(split)[:2]), n]
+    if sum(numbers) > n:
+        raise InputError(
+            f"{place}: task.split wants {sum(numbers)} of {n} {unit}; lower its numbers"
+        )
+    return list(itertools.accumulate(numbers))
+
+
+def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Check that an option is one of some words.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if value not in choices:
+        raise InputError(f"task.{name}: {value!r} is not one of {', '.join(choices)}")
+
+
+def read_file(path: Any, option: str = "path") -> bytes:
     """Return the content of the file at ``path``, at least one byte.
+
+    Args:
+        path: The file.
+        option: The option of the task that names it, for the message.
 
     Raises:
         InputError: If there is none that can be read.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"task.path: {path!r} is not the path of a file")
+        raise InputError(f"task.{option}: {path!r} is not the path of a file")
     try:
         content = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{path}: cannot be read ({reason}); correct task.path") from error
+        raise InputError(f"{path}: cannot be read ({reason}); correct task.{option}") from error
     if not content:
-        raise InputError(f"{path}: the file is empty; correct task.path")
+        raise InputError(f"{path}: the file is empty; correct task.{option}")
     return content
