@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -139,7 +140,7 @@ def test_codes_are_written_most_significant_bit_first(
 
 def test_gray_codes_of_neighbours_differ_in_one_bit() -> None:
     seen, predicted = code_tables("gray", np.zeros(0, int), 11)
-    assert [int(a ^ b).bit_count() for a, b in zip(seen, seen[1:], strict=False)] == [1] * 10
+    assert [int(a ^ b).bit_count() for a, b in itertools.pairwise(seen)] == [1] * 10
     assert len(set(seen.tolist())) == 11
     assert seen.max() < 16
     assert predicted.tolist() == list(range(11))
