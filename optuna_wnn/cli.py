@@ -1,4 +1,4 @@
-"""The command ``optuna-wnn``: init, run, sweep, report, export."""
+"""The command ``optuna-wnn``: init, run, sweep, report, export, predict."""
 
 from __future__ import annotations
 
@@ -22,12 +22,17 @@ from optuna_wnn.console import Display
 from optuna_wnn.console import SwallowedInterrupts
 from optuna_wnn.console import open_console
 from optuna_wnn.errors import InputError
+from optuna_wnn.genome import write_atomically
 from optuna_wnn.jobs import run_jobs
 from optuna_wnn.leaderboard import Entry
 from optuna_wnn.leaderboard import best_run
 from optuna_wnn.leaderboard import has_sweep
 from optuna_wnn.leaderboard import leaderboard
 from optuna_wnn.leaderboard import leaderboard_table
+from optuna_wnn.models import prediction_table
+from optuna_wnn.models import read_inputs
+from optuna_wnn.models import trained_winner
+from optuna_wnn.network import RAMNetwork
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.phases import Progress
 from optuna_wnn.phases import quieten_optuna
@@ -139,11 +144,36 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--png", metavar="DIR", type=Path, help="write figures as pictures, too")
     told.set_defaults(command=_report)
 
-    export = commands.add_parser("export", help="write the best genome of a run to a file")
+    export = commands.add_parser(
+        "export", help="write the best genome of a run, or its trained network, to a file"
+    )
     export.add_argument("name", metavar="NAME")
-    export.add_argument("path", metavar="FILE.json.gz")
+    export.add_argument(
+        "path",
+        metavar="FILE",
+        help="*.json.gz: the genome; *.npz: the network, trained on the training and validation "
+        "parts",
+    )
     export.add_argument("--storage", metavar="URL", default=storage, help=_STORAGE_HELP)
     export.set_defaults(command=_export)
+
+    predict = commands.add_parser("predict", help="write what a trained network predicts, as CSV")
+    predict.add_argument("model", metavar="MODEL.npz")
+    predict.add_argument(
+        "inputs",
+        metavar="INPUTS",
+        type=Path,
+        help="*.yaml: the data of a run's configuration; *.npy: an array of inputs, 0 and 1, or "
+        "packed",
+    )
+    predict.add_argument(
+        "--part",
+        choices=("train", "validation", "test"),
+        default="test",
+        help="of the configuration's data (default: test)",
+    )
+    predict.add_argument("--output", metavar="FILE.csv", type=Path, help="instead of the screen")
+    predict.set_defaults(command=_predict)
     return parser
 
 
@@ -301,14 +331,29 @@ def _report(chosen: argparse.Namespace) -> None:
 
 
 def _export(chosen: argparse.Namespace) -> None:
-    if not chosen.path.endswith(".json.gz"):
-        raise InputError(f"{chosen.path}: a genome is written as gzipped JSON; name it *.json.gz")
+    is_genome = chosen.path.endswith(".json.gz")
+    if not is_genome and not chosen.path.endswith(".npz"):
+        raise InputError(
+            f"{chosen.path}: name it *.json.gz for the genome, or *.npz for the trained network"
+        )
     storage = open_storage(chosen.storage, must_exist=True)
     is_run = report.study_names(storage, chosen.name) or not has_sweep(storage, chosen.name)
     run = chosen.name if is_run else best_run(storage, chosen.name)
-    genome = report.best_genome(storage, run)
-    genome.save(chosen.path)
-    print(f"{chosen.path}: {genome}")
+    found = report.best_genome(storage, run) if is_genome else trained_winner(storage, run)
+    found.save(chosen.path)
+    print(f"{chosen.path}: {found}")
+
+
+def _predict(chosen: argparse.Namespace) -> None:
+    network = RAMNetwork.load(chosen.model)
+    table = prediction_table(network, *read_inputs(chosen.inputs, chosen.part))
+    if chosen.output is None:
+        for line in table:
+            print(line)
+        return
+    lines = list(table)
+    write_atomically(chosen.output, "".join(f"{line}\n" for line in lines).encode())
+    print(f"{chosen.output}: {len(lines) - 1} predictions")
 
 
 if __name__ == "__main__":

@@ -294,8 +294,13 @@ class RAMNetwork:
             inputs, self._task.n_clusters, lambda block: 1 / (1 + np.exp(-self._log_odds(block).T))
         )
 
+    @property
+    def lists_probabilities(self) -> bool:
+        """Whether :meth:`predict_proba` can list the probabilities of all targets."""
+        return self.head not in BIT_HEADS or self.n_outputs <= MOST_CODES
+
     def _check_listed(self) -> None:
-        if self.head in BIT_HEADS and self.n_outputs > MOST_CODES:
+        if not self.lists_probabilities:
             others = " or predict_bits" if self.head == "bits" else ""
             instead = f"; take predict{others}" if others else ""
             raise InputError(

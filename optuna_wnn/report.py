@@ -244,6 +244,24 @@ def best_genome(storage: BaseStorage, run: str) -> Genome:
     return store.genome_reader(study).read(phase.best_trial)
 
 
+def read_run(storage: BaseStorage, run: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a run is (see :func:`write_configuration`), and its task's kind and options.
+
+    Raises:
+        InputError: If there is no such run, or it was not written by a configuration.
+    """
+    summarise(storage, run)
+    first = optuna.load_study(study_name=study_names(storage, run)[0], storage=storage)
+    configuration = read_configuration(first)
+    if configuration is None:
+        raise InputError(f"run {run}: its studies have no configuration; resume it")
+    options = dict(configuration["task"])
+    for key, value, _ in json.loads(store.read_setting(first, _SETTINGS) or "[]"):
+        if key == "task.path":
+            options["path"] = value
+    return configuration, options
+
+
 def _fitness(study: optuna.Study) -> Fitness:
     """Return which of two trials a run takes for better."""
     configuration = read_configuration(study) or {}

@@ -20,7 +20,7 @@ FLOORS = [
         "genome memory variation moves fitness schedule packing rdb store storages journal "
         "workers strict_yaml validation config sources tasks jobs container",
         "space crew evaluators network report schema sweep_config sweep_file axes leaderboard",
-        "samplers traces figures notes",
+        "samplers traces figures notes models",
         "chain phases plan sweep dashboard pages",
         "console cli",
     )
@@ -63,7 +63,7 @@ SAME_FLOOR = {
 # Libraries that only these rooms know.
 LIBRARIES = {
     "optuna": {
-        *("rdb", "store", "storages", "journal", "space", "crew", "report"),
+        *("rdb", "store", "storages", "journal", "space", "crew", "report", "models"),
         *("samplers", "chain", "phases", "sweep", "axes", "leaderboard", "traces", "dashboard"),
     },
     "numba": {"evaluators"},

@@ -17,9 +17,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from optuna_wnn import Genome
+from optuna_wnn import RAMNetwork
+from optuna_wnn import load_task
 from optuna_wnn.cli import main
 from optuna_wnn.phases import PhasedSearch
 
@@ -66,7 +69,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["init"], ["schema"], ["run"], ["sweep"], ["report"], ["export"]]
+    "words", [[], ["init"], ["schema"], ["run"], ["sweep"], ["report"], ["export"], ["predict"]]
 )
 def test_help_is_there_for_every_command(
     words: list[str], capsys: pytest.CaptureFixture[str]
@@ -248,10 +251,84 @@ def test_export_writes_a_genome_that_loads(
     assert genome.digest[:12] in capsys.readouterr().out
 
 
+def test_export_writes_the_winner_trained_on_what_it_may_know(
+    inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "tiny", "model.npz"]) == 0
+    assert main(["export", "tiny", "winner.json.gz"]) == 0
+    network = RAMNetwork.load("model.npz")
+    task = load_task("text", path="text.txt", context=1)
+    assert network.genome == Genome.load("winner.json.gz")
+    assert network.n_trained == len(task.train) + len(task.validation)
+    assert network.genome.digest[:12] in capsys.readouterr().out
+
+
+def test_predict_writes_a_table(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "tiny", "model.npz"]) == 0
+    capsys.readouterr()
+    assert main(["predict", "model.npz", "run.yaml"]) == 0
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading == "example,prediction,probability,target"
+    test = load_task("text", path="text.txt", context=1).test
+    network = RAMNetwork.load("model.npz")
+    cells = [row.split(",") for row in rows]
+    assert [int(row[1]) for row in cells] == network.predict(test.inputs).tolist()
+    highest = network.predict_proba(test.inputs).max(axis=1)
+    assert [float(row[2]) for row in cells] == pytest.approx(highest.tolist(), rel=1e-5)
+    assert [int(row[3]) for row in cells] == test.targets.tolist()
+    np.save("inputs.npy", np.zeros((2, 8), bool))
+    assert main(["predict", "model.npz", "inputs.npy", "--output", "out.csv"]) == 0
+    assert capsys.readouterr().out == "out.csv: 2 predictions\n"
+    assert (inside / "out.csv").read_text().splitlines()[0] == "example,prediction,probability"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "hint"),
+    [
+        ("wide.npy", "inputs of shape (2, 9) do not fit"),
+        ("text.npy", "no array of numbers"),
+        ("gone.npy", "No such file"),
+        ("out.txt", "give the configuration of a run"),
+    ],
+)
+def test_what_cannot_be_predicted_is_one_line(
+    inside: Path, capsys: pytest.CaptureFixture[str], inputs: str, hint: str
+) -> None:
+    assert main(["export", "tiny", "model.npz"]) == 0
+    np.save("wide.npy", np.zeros((2, 9), bool))
+    Path("text.npy").write_text("the cat")
+    capsys.readouterr()
+    assert main(["predict", "model.npz", inputs]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    (line,) = told.err.splitlines()
+    assert hint in line
+
+
+def test_a_model_is_not_trained_on_other_data(
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["export", "tiny", "model.npz", "--storage", f"sqlite:///{finished}/optuna-wnn.db"]
+    assert main(words) == 2
+    assert "the folder in which the run was started" in capsys.readouterr().err
+    (tmp_path / "text.txt").write_text("something else altogether; " * 40)
+    assert main(words) == 2
+    assert "its data is not what it was" in capsys.readouterr().err
+    assert not (tmp_path / "model.npz").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
         (["export", "tiny", "best.txt"], "name it *.json.gz"),
+        (["export", "teeny", "best.npz"], "it has"),
+        (["export", "tiny", "gone/best.npz"], "gone/best.npz"),
+        (["predict", "gone.npz", "run.yaml"], "there is no such file"),
+        (["predict", "text.txt", "run.yaml"], "text.txt"),
         (["export", "tiny", "gone/best.json.gz"], "gone/best.json.gz"),
         (["export", "teeny", "best.json.gz"], "it has"),
         (["report", "teeny"], "it has"),

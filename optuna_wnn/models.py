@@ -1,0 +1,121 @@
+"""From a run to the trained network that it found, and on to a table of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.storages import BaseStorage
+
+from optuna_wnn import report
+from optuna_wnn.errors import InputError
+from optuna_wnn.memory import MemorySettings
+from optuna_wnn.network import RAMNetwork
+from optuna_wnn.sources import load_config
+from optuna_wnn.tasks import load_task
+
+
+_VALUES_AT_ONCE: Final = 1 << 24  # probabilities that are held at a time
+_LEAST_AT_ONCE: Final = 64  # examples
+
+
+def trained_winner(storage: BaseStorage, run: str) -> RAMNetwork:
+    """Return the best network of a run, trained on its training and its validation part.
+
+    Args:
+        storage: Where its studies live.
+        run: Its name.
+
+    Raises:
+        InputError: If there is no such run, it has no trial yet, or its data is not there, or is
+            not what it was.
+    """
+    genome = report.best_genome(storage, run)
+    started, options = report.read_run(storage, run)
+    try:
+        task = load_task(**options)
+    except InputError as error:
+        raise InputError(
+            f"run {run}: its data cannot be loaded: {error}, or export in the folder in which the "
+            "run was started"
+        ) from error
+    if task.digest != started["data"]:
+        raise InputError(
+            f"run {run}: its data is not what it was when the run was started; bring that back"
+        )
+    network = RAMNetwork.for_task(task, genome, MemorySettings(**started["memory"]))
+    parts = (task.train, task.validation)
+    return network.fit(
+        np.concatenate([part.inputs for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+    )
+
+
+def read_inputs(path: Path, part: str) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    """Return inputs, and their targets where they are known.
+
+    Args:
+        path: A configuration of a run, ``*.yaml``, or an array of inputs, ``*.npy``.
+        part: Which part of the configuration's task: ``train``, ``validation`` or ``test``.
+
+    Raises:
+        InputError: If the file is neither.
+    """
+    if path.suffix in (".yaml", ".yml"):
+        config = load_config(path)
+        task = load_task(config.task.kind, **config.task.options)
+        examples = getattr(task, part)
+        return examples.inputs, examples.targets
+    if path.suffix == ".npy":
+        try:  # mapped, so that no array is larger than its file
+            return np.load(path, mmap_mode="r", allow_pickle=False), None
+        except (ValueError, OSError, SyntaxError, RecursionError) as error:
+            reason = getattr(error, "strerror", None) or "this is no array of numbers"
+            raise InputError(f"{path}: {reason}; write it with numpy.save") from error
+    raise InputError(
+        f"{path}: give the configuration of a run (*.yaml) or an array of inputs (*.npy)"
+    )
+
+
+def prediction_table(
+    network: RAMNetwork, inputs: NDArray[Any], targets: NDArray[np.int64] | None
+) -> Iterator[str]:
+    """Yield the lines of a table of predictions in CSV, its heading first.
+
+    The probability of the prediction is there where the network lists probabilities; the target
+    where it is known.
+
+    Args:
+        network: Trained.
+        inputs: See :class:`RAMNetwork`.
+        targets: What they should be.
+
+    Raises:
+        InputError: If the inputs do not fit the network.
+    """
+    heading = ["example", "prediction"]
+    heading += ["probability"] if network.lists_probabilities else []
+    heading += [] if targets is None else ["target"]
+    step = max(_VALUES_AT_ONCE // network.n_outputs, _LEAST_AT_ONCE)
+    for first in range(0, max(len(inputs), 1), step):
+        some = inputs[first : first + step]
+        columns: list[Any] = []
+        if network.lists_probabilities:
+            probabilities = network.predict_proba(some)
+            best = probabilities.argmax(axis=1)
+            columns += [
+                best,
+                [f"{row[k]:.6g}" for row, k in zip(probabilities, best, strict=True)],
+            ]
+        else:
+            columns += [network.predict(some)]
+        if targets is not None:
+            columns += [targets[first : first + step]]
+        if not first:
+            yield ",".join(heading)
+        for i, values in enumerate(zip(*columns, strict=True)):
+            yield ",".join(map(str, (first + i, *values)))
