@@ -1,8 +1,9 @@
-"""The workers of one study: who else is at work, who is gone, and which place each takes next."""
+"""The workers of one study: who else is at work, and who is gone."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ SILENCE: Final = (
     60.0  # seconds without a sign of life after which a worker of another host is gone
 )
 BEAT: Final = 15.0  # seconds between signs of life during a long evaluation
+PAUSE: Final = 2.0  # seconds between two looks at the others
 
 Place = tuple[int, int]  # generation and index
 
@@ -26,11 +28,9 @@ Place = tuple[int, int]  # generation and index
 class Crew:
     """This worker among those of a study.
 
-    A worker has one attribute of the study, which it alone writes: its last sign of life, with
-    the place that it is about to take. Storages have no locks in common, but this is enough
-    to take places apart: who writes its claim first and looks at the others' then is seen by
-    whoever looks later. Clocks of several hosts are never compared: silence is measured here,
-    from when a sign was first seen.
+    A worker has one attribute of the study, which it alone writes: its last sign of life. Clocks
+    of several hosts are never compared: silence is measured here, from when a sign was first
+    seen.
 
     Args:
         study: The study.
@@ -39,10 +39,10 @@ class Crew:
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
         self._me = this_worker()
-        self._claim: tuple[int, ...] = ()
         self._seen: dict[str, tuple[tuple[int, ...], float]] = {}  # sign, and since when
         self._gone: set[str] = set()
-        self._lock = threading.Lock()
+        self._others: list[str] = []
+        self._looked = -math.inf
 
     def join(self) -> None:
         """Say that this worker is there, and see who else is."""
@@ -51,24 +51,32 @@ class Crew:
 
     def leave(self) -> None:
         """Say that this worker leaves the study."""
-        with self._lock:
-            store.write_worker(self._study, self._me, ())
+        store.write_worker(self._study, self._me, ())
 
-    def claim(self, place: Place) -> None:
-        """Say which place this worker is about to take."""
-        self._sign(place)
+    def look(self, at_once: bool = True) -> bool:
+        """Read the others' signs of life, or do so if the last look is some time ago.
 
-    def look(self) -> None:
-        """Read the others' signs of life."""
+        Returns:
+            Whether they were read.
+        """
         now = time.monotonic()
+        if not at_once and now - self._looked < PAUSE:
+            return False
+        self._looked = now
         for worker, sign in store.read_workers(self._study).items():
             if worker != self._me and self._seen.get(worker, ((-1,), 0.0))[0] != sign:
                 self._seen[worker] = sign, now
-
-    def others(self) -> dict[str, Place | None]:
-        """Return the others that were at work at the last look, and which places they claim."""
         at_work = (name for name, (sign, _) in self._seen.items() if sign)
-        return {name: self._claim_of(name) for name in at_work if not self.is_gone(name)}
+        self._others = sorted(name for name in at_work if not self.is_gone(name))
+        return True
+
+    def others(self) -> list[str]:
+        """Return the others that were at work at the last look."""
+        return self._others
+
+    def rank(self) -> int:
+        """Return how many of the others come before this worker; each has another rank."""
+        return sum(name < self._me for name in self._others)
 
     def is_gone(self, worker: str) -> bool:
         """Return whether a worker left or died; that of another host after some silence."""
@@ -99,12 +107,5 @@ class Crew:
             with contextlib.suppress(Exception):  # the next one may come through
                 self._sign()
 
-    def _sign(self, place: Place | None = None) -> None:
-        with self._lock:  # a beat must not bring an old claim back
-            if place is not None:
-                self._claim = place
-            store.write_worker(self._study, self._me, (time.monotonic_ns(), *self._claim))
-
-    def _claim_of(self, worker: str) -> Place | None:
-        _, *place = self._seen[worker][0]
-        return (place[0], place[1]) if place else None
+    def _sign(self) -> None:
+        store.write_worker(self._study, self._me, [time.monotonic_ns()])

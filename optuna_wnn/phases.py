@@ -29,6 +29,7 @@ from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.fitness import Fitness
 from optuna_wnn.genome import Genome
 from optuna_wnn.samplers.base import GenomeSampler
+from optuna_wnn.samplers.begin import begin
 from optuna_wnn.samplers.history import History
 from optuna_wnn.samplers.history import Record
 from optuna_wnn.samplers.history import losses_of
@@ -149,7 +150,7 @@ class PhasedSearch:
 
         with crew.at_work():
             while True:
-                begun = sampler.begin(study, crew, self._shown(index), may_begin)
+                begun = begin(sampler, study, crew, self._shown(index), may_begin)
                 if begun is None:
                     break
                 self._evaluate_one(index, phase, study, *begun)

@@ -1,23 +1,30 @@
-"""Trials in a relational database, begun and finished by one transaction each.
+"""Trials in a relational database: begun, finished and read by a few statements each.
 
 Optuna's own storage asks the database again for every parameter and attribute: some sixty
 statements for a trial of nine parameters, and a fifth of a second where each waits for a
 network. What is known together is written together here, into the tables that Optuna made, under
 the lock that Optuna takes. Any other process, whatever it writes with, sees an ordinary trial.
+And of what other processes wrote, only what is new is read.
 """
 
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import math
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import Final
 
 import sqlalchemy
+from optuna.distributions import BaseDistribution
 from optuna.distributions import distribution_to_json
+from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
@@ -35,8 +42,15 @@ _COLUMNS: Final = {
 }
 
 
-class TrialWriter:
-    """Writes the trials of one database.
+_MOST_NAMED: Final = 500  # trials that one statement names
+
+# Says of the system attributes of the trials that others began meanwhile whether the new one
+# gives way to them.
+Yields = Callable[[Sequence[Mapping[str, Any]]], bool]
+
+
+class TrialTables:
+    """The trials of one database.
 
     Args:
         engine: The database, which has Optuna's tables.
@@ -48,8 +62,8 @@ class TrialWriter:
         self._tables = tables
 
     @classmethod
-    def of(cls, engine: sqlalchemy.Engine) -> TrialWriter | None:
-        """Return a writer, or ``None`` where the tables are not those that it knows."""
+    def of(cls, engine: sqlalchemy.Engine) -> TrialTables | None:
+        """Return them, or ``None`` where the tables are not those that are known."""
         try:
             metadata = sqlalchemy.MetaData()
             metadata.reflect(engine, only=list(_COLUMNS))
@@ -59,12 +73,19 @@ class TrialWriter:
         known = all(_COLUMNS[name] == set(tables[name].columns.keys()) for name in _COLUMNS)
         return cls(engine, tables) if known else None
 
-    def add(self, study_id: int, trial: FrozenTrial) -> tuple[int, int]:
-        """Store a new trial, and return its id and its number.
+    def add(
+        self, study_id: int, trial: FrozenTrial, known: int = -1, yields: Yields | None = None
+    ) -> tuple[int, int] | None:
+        """Store a new trial, unless it gives way to others, and return its id and its number.
+
+        Trials are added one after the other, so of two that would have the same place, the
+        second always sees the first.
 
         Args:
             study_id: Its study.
             trial: Its state, values, parameters and attributes.
+            known: The highest id of a trial of the study that is known.
+            yields: Whether it gives way to trials of higher ids.
         """
         trials, studies = self._tables["trials"], self._tables["studies"]
         lock = sqlalchemy.select(studies.c.study_id).where(studies.c.study_id == study_id)
@@ -80,13 +101,22 @@ class TrialWriter:
             assert made is not None
             trial_id = int(made[0])
             before = (
-                sqlalchemy.select(trials.c.number)
+                sqlalchemy.select(trials.c.trial_id, trials.c.number)
                 .where(trials.c.study_id == study_id, trials.c.trial_id < trial_id)
                 .order_by(trials.c.trial_id.desc())
                 .limit(1)
             )
-            last = connection.execute(before).scalar()
-            number = 0 if last is None else int(last) + 1
+            last = connection.execute(before).first()
+            if yields is not None and last is not None and last.trial_id > known:
+                new = sqlalchemy.and_(
+                    trials.c.study_id == study_id,
+                    trials.c.trial_id > known,
+                    trials.c.trial_id < trial_id,
+                )
+                if yields(list(self._json(connection, "trial_system_attributes", new).values())):
+                    connection.rollback()
+                    return None
+            number = 0 if last is None else int(last.number) + 1
             connection.execute(
                 trials.update().where(trials.c.trial_id == trial_id).values(number=number)
             )
@@ -135,6 +165,84 @@ class TrialWriter:
             self._attributes(connection, "trial_system_attributes", trial_id, system_attributes)
         return True
 
+    def news(
+        self, study_id: int, known: int, running: Mapping[int, TrialState]
+    ) -> list[FrozenTrial]:
+        """Return the trials that are new or in another state, in the order of their numbers.
+
+        Args:
+            study_id: The study.
+            known: The highest id of a trial that is known.
+            running: The states that unfinished trials had, by id.
+        """
+        trials = self._tables["trials"]
+        columns = (trials.c.trial_id, trials.c.number, trials.c.state)
+        columns = (*columns, trials.c.datetime_start, trials.c.datetime_complete)
+        is_new = sqlalchemy.and_(trials.c.study_id == study_id, trials.c.trial_id > known)
+        with self._engine.connect() as connection:
+            rows = list(connection.execute(sqlalchemy.select(*columns).where(is_new)))
+            for named in _parts(running):
+                wanted = sqlalchemy.select(*columns).where(trials.c.trial_id.in_(named))
+                rows += [
+                    row
+                    for row in connection.execute(wanted)
+                    if row.state != running[row.trial_id].name
+                ]
+            found: list[FrozenTrial] = []
+            for part in _parts({row.trial_id: row for row in rows}):
+                found += self._read(connection, [row for row in rows if row.trial_id in part])
+        return sorted(found, key=lambda trial: trial.number)
+
+    def _read(
+        self, connection: sqlalchemy.Connection, rows: Sequence[Any]
+    ) -> Iterator[FrozenTrial]:
+        """Yield the trials of some rows; user attributes are not read."""
+        trials, parameters = self._tables["trials"], self._tables["trial_params"]
+        named = trials.c.trial_id.in_([row.trial_id for row in rows])
+        attributes = self._json(connection, "trial_system_attributes", named)
+        values: dict[int, dict[int, float]] = {}
+        params: dict[int, dict[str, tuple[Any, BaseDistribution]]] = {}
+        finished = [row.trial_id for row in rows if TrialState[row.state].is_finished()]
+        if finished:
+            table = self._tables["trial_values"]
+            for row in connection.execute(table.select().where(table.c.trial_id.in_(finished))):
+                value = row.value if row.value_type == "FINITE" else _INFINITE[row.value_type]
+                values.setdefault(row.trial_id, {})[row.objective] = value
+            wanted = parameters.select().where(parameters.c.trial_id.in_(finished))
+            for row in connection.execute(wanted):
+                distribution = _distribution(row.distribution_json)
+                value = distribution.to_external_repr(row.param_value)
+                params.setdefault(row.trial_id, {})[row.param_name] = value, distribution
+        for row in rows:
+            own = params.get(row.trial_id, {})
+            objectives = values.get(row.trial_id)
+            yield FrozenTrial(
+                number=row.number,
+                state=TrialState[row.state],
+                value=None,
+                values=None if objectives is None else [v for _, v in sorted(objectives.items())],
+                datetime_start=row.datetime_start,
+                datetime_complete=row.datetime_complete,
+                params={name: value for name, (value, _) in own.items()},
+                distributions={name: distribution for name, (_, distribution) in own.items()},
+                user_attrs={},
+                system_attrs=attributes.get(row.trial_id, {}),
+                intermediate_values={},
+                trial_id=row.trial_id,
+            )
+
+    def _json(
+        self, connection: sqlalchemy.Connection, table: str, which: Any
+    ) -> dict[int, dict[str, Any]]:
+        """Return the attributes of the trials that a condition names, by id."""
+        trials, own = self._tables["trials"], self._tables[table]
+        joined = trials.join(own, own.c.trial_id == trials.c.trial_id)
+        query = sqlalchemy.select(trials.c.trial_id, own.c.key, own.c.value_json)
+        found: dict[int, dict[str, Any]] = {}
+        for row in connection.execute(query.select_from(joined).where(which)):
+            found.setdefault(row.trial_id, {})[row.key] = json.loads(row.value_json)
+        return found
+
     def _values(
         self, connection: sqlalchemy.Connection, trial_id: int, values: Sequence[float] | None
     ) -> None:
@@ -163,6 +271,21 @@ class TrialWriter:
         ]
         if rows:
             connection.execute(self._tables[table].insert(), rows)
+
+
+_INFINITE: Final = {"INF_POS": math.inf, "INF_NEG": -math.inf}
+
+
+@functools.lru_cache(maxsize=256)
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
+
+
+def _parts(ids: Collection[int]) -> Iterator[list[int]]:
+    """Yield some ids, not too many at a time."""
+    names = sorted(ids)
+    for start in range(0, len(names), _MOST_NAMED):
+        yield names[start : start + _MOST_NAMED]
 
 
 def _utc(local: datetime.datetime | None) -> datetime.datetime | None:

@@ -6,6 +6,7 @@ import json
 import weakref
 from collections.abc import Collection
 from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from typing import Final
@@ -118,6 +119,28 @@ class GenomeSpace:
     def seeded(self, handle: int) -> Genome:
         """Return the genome that a number seeds where no sampler of this package gives one."""
         return self.sample(np.random.default_rng(handle))
+
+    def from_parameters(
+        self, given: Mapping[str, Any], model: Genome | None, default: int
+    ) -> Genome:
+        """Return the genome that parameters ask for; those that do not fit are left aside.
+
+        Args:
+            given: Parameters, as a user enqueues them.
+            model: The genome that their ``genome`` names, if there is one.
+            default: What seeds a genome where nothing names one.
+        """
+        handle = given.get(store.GENOME_PARAMETER)
+        if type(handle) is not int or not 0 <= handle <= 2**HANDLE_BITS:
+            handle = default
+        genome = self.seeded(handle) if model is None else model
+        counts = {"neurons": genome.neurons.copy(), "bits": genome.bits.copy()}
+        for name, dimension, k, (low, high) in self.counts():
+            count = given.get(name)
+            if type(count) is int and low <= count <= high:
+                counts[dimension][k] = count
+        rng = np.random.default_rng(handle)
+        return resize(genome, counts["neurons"], counts["bits"], self.bounds, rng)
 
     def suggest(self, trial: BaseTrial) -> Genome:
         """Return the genome of a trial.

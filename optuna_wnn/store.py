@@ -16,6 +16,7 @@ import re
 import threading
 import weakref
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ from optuna_wnn import packing
 from optuna_wnn.errors import InputError
 from optuna_wnn.genome import HANDLE_BITS
 from optuna_wnn.genome import Genome
-from optuna_wnn.rdb import TrialWriter
+from optuna_wnn.rdb import TrialTables
 
 
 GENOME_PARAMETER: Final = "genome"
@@ -60,7 +61,6 @@ _PIECE: Final = 59_900  # bytes of one attribute, less what JSON and the count o
 _ALONE: Final = 6_000  # bytes of base64 up to which a genome is stored without its parents
 _MOST_RUNNING: Final = 64  # trials whose attributes are remembered while they run
 _MOST_DEPTH: Final = 16  # a genome this far from one stored alone is stored alone as well
-_MOST_GUESSES: Final = 16  # numbers that a new trial is asked for before it is read
 _SURELY_LARGE: Final = 16_000  # connections from which on no genome fits into _ALONE
 
 
@@ -514,7 +514,7 @@ def read_child(attributes: Mapping[str, Any]) -> Child | None:
 
 
 def child_of(trial: FrozenTrial) -> Child:
-    """Return the place of a trial that :func:`begin_trial` began."""
+    """Return the place of a trial that :class:`Trials` began."""
     return Child.from_json(trial.system_attrs[_CHILD])
 
 
@@ -523,59 +523,142 @@ def child_attributes(child: Child) -> dict[str, str]:
     return {_CHILD: child.to_json()}
 
 
-def begin_trial(
+class Trials:
+    """The trials of a study for one who runs it, of which only what is new is read.
+
+    Args:
+        study: The study.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._last = -1  # the highest id of a trial that was read
+        self._unfinished: dict[int, TrialState] = {}  # by id
+        self._next = 0  # trials below this number were read
+
+    def news(self) -> list[FrozenTrial]:
+        """Return the trials that are new or in another state, in the order of their numbers."""
+        tables = _tables_of(self._study._storage)
+        if tables is not None:
+            new = tables.news(self._study._study_id, self._last, self._unfinished)
+        else:
+            new = [
+                trial
+                for trial in all_trials(self._study)
+                if trial._trial_id > self._last
+                or self._unfinished.get(trial._trial_id, trial.state) != trial.state
+            ]
+        for trial in new:
+            self._last = max(self._last, trial._trial_id)
+            self._next = max(self._next, trial.number + 1)
+            self._unfinished.pop(trial._trial_id, None)
+            if not trial.state.is_finished():
+                self._unfinished[trial._trial_id] = trial.state
+        return new
+
+    def begin(
+        self,
+        child: Child,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        user_attributes: Mapping[str, Any],
+        yields: Callable[[Child], bool],
+    ) -> FrozenTrial | None:
+        """Begin a trial of which all is known, by one transaction.
+
+        Of two workers that would begin trials that exclude each other, the first one does. Where
+        the storage cannot tell before, the second closes its trial as it closes stale ones.
+
+        Args:
+            child: Its place.
+            params: Its parameters.
+            distributions: Their distributions.
+            user_attributes: What it shows.
+            yields: Whether it gives way to another trial, which was begun since the last look.
+
+        Returns:
+            The trial, or ``None`` if it gave way.
+        """
+        study = self._study
+        trial = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=dict(params),
+            distributions=dict(distributions),
+            user_attrs=dict(user_attributes),
+            system_attrs=child_attributes(child),
+        )
+
+        def gives_way(others: Iterable[Mapping[str, Any]]) -> bool:
+            lasting = (read_child(other) for other in others if not is_stale(other))
+            return any(yields(other) for other in lasting if other is not None)
+
+        tables = _tables_of(study._storage)
+        if tables is not None:
+            made = tables.add(study._study_id, trial, self._last, gives_way)
+            if made is None:
+                return None
+            trial._trial_id, trial.number = made
+        else:
+            trial._trial_id = study._storage.create_new_trial(study._study_id, trial)
+            trial.number = self._number(trial._trial_id)
+            if trial.number > self._next:
+                since = all_trials(study)[self._next : trial.number]
+                if gives_way(other.system_attrs for other in since):
+                    mark_stale(study, trial)
+                    return None
+        if trial.number == self._next:  # else there are others, which are to be read
+            self._last, self._next = trial._trial_id, trial.number + 1
+        return trial
+
+    def _number(self, trial_id: int) -> int:
+        """Return a trial's number; to ask whether it is the next is cheaper than to read it."""
+        storage = self._study._storage
+        with contextlib.suppress(KeyError):
+            if trial_id == storage.get_trial_id_from_study_id_trial_number(
+                self._study._study_id, self._next
+            ):
+                return self._next
+        return storage.get_trial(trial_id).number
+
+
+def begin_waiting(
     study: optuna.Study,
+    trial: FrozenTrial,
     child: Child,
     params: Mapping[str, Any],
     distributions: Mapping[str, BaseDistribution],
     user_attributes: Mapping[str, Any],
-    expected: int,
-) -> FrozenTrial:
-    """Begin a trial of which all is known, in one transaction.
+) -> FrozenTrial | None:
+    """Begin a trial that a user enqueued; the arguments are those of :meth:`Trials.begin`.
 
-    Args:
-        study: The study.
-        child: Its place.
-        params: Its parameters.
-        distributions: Their distributions.
-        user_attributes: What it shows.
-        expected: The number that it gets if no other process began a trial meanwhile.
+    Returns:
+        The trial, or ``None`` if another worker was faster.
     """
-    trial = optuna.trial.create_trial(
-        state=TrialState.RUNNING,
-        params=dict(params),
-        distributions=dict(distributions),
-        user_attrs=dict(user_attributes),
-        system_attrs=child_attributes(child),
-    )
-    writer = _trial_writer(study._storage)
-    if writer is not None:
-        trial._trial_id, trial.number = writer.add(study._study_id, trial)
-    else:
-        trial._trial_id = study._storage.create_new_trial(study._study_id, trial)
-        trial.number = _number(study, trial._trial_id, expected)
-    return trial
+    storage, trial_id = study._storage, trial._trial_id
+    try:
+        # Before it runs, so that whoever finds its worker dead knows its place.
+        storage.set_trial_system_attr(trial_id, _CHILD, child.to_json())
+        if not storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+            return None
+        storage.set_trial_system_attr(trial_id, _CHILD, child.to_json())
+        for name, value in params.items():
+            distribution = distributions[name]
+            internal = distribution.to_internal_repr(value)
+            storage.set_trial_param(trial_id, name, internal, distribution)
+        for name, value in user_attributes.items():
+            storage.set_trial_user_attr(trial_id, name, value)
+    except UpdateFinishedTrialError:
+        return None
+    return storage.get_trial(trial_id)
 
 
 def add_trial(study: optuna.Study, trial: FrozenTrial) -> None:
     """Store a trial that ``create_trial`` made, in one transaction."""
-    writer = _trial_writer(study._storage)
-    if writer is not None:
-        writer.add(study._study_id, trial)
+    tables = _tables_of(study._storage)
+    if tables is not None:
+        tables.add(study._study_id, trial)
     else:
         study.add_trial(trial)
-
-
-def _number(study: optuna.Study, trial_id: int, expected: int) -> int:
-    """Return a trial's number; to ask whether it is a given one is cheaper than to read it."""
-    for number in range(expected, expected + _MOST_GUESSES):
-        try:
-            found = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-        except KeyError:
-            break
-        if found == trial_id:
-            return number
-    return study._storage.get_trial(trial_id).number
 
 
 def show(study: optuna.Study, trial: FrozenTrial, name: str, value: Any) -> None:
@@ -591,7 +674,7 @@ def finish_trial(
     values: Sequence[float] | None = None,
     attributes: Mapping[str, Any] = MappingProxyType({}),
 ) -> bool:
-    """Finish a trial that :func:`begin_trial` began, as ``study.tell`` does, without reading it.
+    """Finish a trial that :class:`Trials` began, as ``study.tell`` does, without reading it.
 
     Args:
         study: The trial's study.
@@ -604,10 +687,10 @@ def finish_trial(
         Whether it was still running: another worker may have taken this one for dead.
     """
     storage, trial_id = study._storage, trial._trial_id
-    writer = _trial_writer(storage)
+    tables = _tables_of(storage)
     try:
-        if writer is not None:
-            if not writer.finish(trial_id, state, values, attributes):
+        if tables is not None and attributes.keys().isdisjoint(trial.system_attrs):
+            if not tables.finish(trial_id, state, values, attributes):
                 return False
         else:
             for key in reversed(list(attributes)):
@@ -620,17 +703,17 @@ def finish_trial(
     return True
 
 
-def _trial_writer(storage: BaseStorage) -> TrialWriter | None:
-    """Return what writes a trial into a relational database, or ``None`` for other storages."""
+def _tables_of(storage: BaseStorage) -> TrialTables | None:
+    """Return the tables of a relational database; ``None`` for other storages."""
     backend = getattr(storage, "_backend", storage)
     if not isinstance(backend, RDBStorage):
         return None
-    if storage not in _WRITERS:
-        _WRITERS[storage] = TrialWriter.of(backend.engine)
-    return _WRITERS[storage]
+    if storage not in _TABLES:
+        _TABLES[storage] = TrialTables.of(backend.engine)
+    return _TABLES[storage]
 
 
-_WRITERS: weakref.WeakKeyDictionary[BaseStorage, TrialWriter | None] = weakref.WeakKeyDictionary()
+_TABLES: weakref.WeakKeyDictionary[BaseStorage, TrialTables | None] = weakref.WeakKeyDictionary()
 
 
 def mark_stale(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import itertools
 import threading
 import zlib
 from collections.abc import Callable
-from collections.abc import Collection
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from dataclasses import replace
 from typing import Any
 from typing import Final
 
 import numpy as np
 import optuna
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_wnn import store
-from optuna_wnn.crew import Crew
 from optuna_wnn.crew import Place
 from optuna_wnn.errors import InputError
 from optuna_wnn.fitness import Fitness
@@ -34,6 +30,9 @@ from optuna_wnn.genome import Genome
 from optuna_wnn.samplers.history import History
 from optuna_wnn.samplers.history import Record
 from optuna_wnn.samplers.history import losses_of
+from optuna_wnn.samplers.known import Held
+from optuna_wnn.samplers.known import KnownStudy
+from optuna_wnn.samplers.known import Start
 from optuna_wnn.samplers.parameters import conforms
 from optuna_wnn.samplers.parameters import random_value
 from optuna_wnn.schedule import AdaptiveScaling
@@ -50,49 +49,6 @@ _SEED: Final = "seed"
 _ATTEMPTS: Final = 64  # draws of a genome that the study does not have yet
 _MOST_STUDIES: Final = 8  # studies that a sampler remembers at a time
 _MOST_IN_FLIGHT: Final = 4096  # running trials whose genome is kept in memory
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a sampler knows when a generation starts; a pure function of those before it.
-
-    Attributes:
-        plan: Threshold, level, population and mutation rate of the generation.
-        best: The lowest loss of each objective before the generation, ``float64[m]``.
-        state: What the algorithm itself knows.
-    """
-
-    plan: Plan
-    best: NDArray[np.float64]
-    state: Any
-
-
-@dataclass(frozen=True)
-class Held:
-    """What a sampler keeps of a running trial: a look into the storage costs milliseconds.
-
-    Attributes:
-        child: Its place.
-        genome: Its genome, if it has one yet.
-        is_named: Whether ``enqueue_trial`` fixed its parameter ``genome``.
-    """
-
-    child: Child
-    genome: Genome | None
-    is_named: bool
-
-
-class KnownStudy:
-    """What a sampler keeps of one study; all of it can be had from the storage again."""
-
-    def __init__(self, study: optuna.Study) -> None:
-        self.lock = threading.RLock()
-        self.history = History(study)
-        self.space = GenomeSpace.read(study)
-        self.seed: int | None = None
-        self.in_flight: dict[int, Held] = {}  # by number of the trial
-        self.starts: list[Start] = []  # by generation
-        self.planned: set[int] = set()  # generations whose plan is in the storage
 
 
 class GenomeSampler(BaseSampler, abc.ABC):
@@ -284,81 +240,12 @@ class GenomeSampler(BaseSampler, abc.ABC):
 
     # -- for who runs a study --
 
-    def begin(
-        self,
-        study: optuna.Study,
-        crew: Crew,
-        describe: Callable[[Child, Genome], Mapping[str, Any]],
-        may_begin: Callable[[], bool],
-    ) -> tuple[FrozenTrial, Genome] | None:
-        """Begin a trial by one transaction, where ``study.ask`` takes one for each fact of it.
-
-        No two workers get the same place. Alone, a worker reads nothing: a number that is not
-        the next one tells it that another has come.
-
-        Args:
-            study: A study whose space is stored.
-            crew: This worker, which has joined the study.
-            describe: Returns the user attributes of a trial.
-            may_begin: Whether there is to be another trial; asked when the history is up to date.
-
-        Returns:
-            The trial and its genome, to be told by :func:`optuna_wnn.store.finish_trial`; or
-            ``None`` if there is to be none.
-        """
+    @contextlib.contextmanager
+    def knowing(self, study: optuna.Study) -> Iterator[KnownStudy]:
+        """Yield what is known of a study, for one thread at a time."""
         known = self._known(study)
         with known.lock:
-            history, space = known.history, known.space
-            while True:
-                others = crew.others()
-                if others or history.n_running(known.in_flight):
-                    place = self._claimed_place(known, study, crew)
-                else:
-                    place = self._free_place(known)
-                if not may_begin():
-                    return None
-                child, genome = self._made(known, study, None, *place)
-                assert space is not None
-                assert genome is not None
-                trial = store.begin_trial(
-                    study,
-                    child,
-                    space.parameters(genome),
-                    space.distributions(),
-                    describe(child, genome),
-                    history.next_number,
-                )
-                is_next = trial.number == history.next_number
-                history.began(trial.number, child)
-                if not is_next and not (others and all(others.values())):
-                    # One who came just now, and this worker, did not know of each other.
-                    crew.look()
-                    history.refresh(known.in_flight)
-                    if (
-                        min(history.rivals(trial.number, child), default=trial.number)
-                        < trial.number
-                    ):
-                        store.mark_stale(study, trial)
-                        continue
-                self._write_plan(known, study, child.generation)
-                return trial, genome
-
-    def _claimed_place(self, known: KnownStudy, study: optuna.Study, crew: Crew) -> Place:
-        """Return a free place that no other worker is about to take."""
-        skip = 0
-        while True:
-            place = self._free_place(known, skip, set(filter(None, crew.others().values())))
-            crew.claim(place)
-            crew.look()
-            for trial in known.history.refresh(known.in_flight):
-                child = store.read_child(trial.system_attrs)
-                if child is not None and crew.is_gone(child.worker):
-                    store.mark_stale(study, trial)
-            rivals = [name for name, claim in crew.others().items() if claim == place]
-            if not rivals and known.history.is_free(place):
-                return place
-            # All who see each other claim the same place leave it, each for another one.
-            skip = sum(name < this_worker() for name in rivals)
+            yield known
 
     def history(self, study: optuna.Study) -> History:
         """Return the trials of a study that are known here, those of this process up to date."""
@@ -393,8 +280,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
         """Take a free place; give way and take another if some other worker took it as well."""
         history, skip = known.history, 0
         while True:
-            generation, index = self._free_place(known, skip)
-            child, genome = self._made(known, study, trial, generation, index)
+            child, genome = self.made(known, study, self._free_place(known, skip), trial)
             history.take(trial.number, child)
             store.write_child(study, trial, child)
             # Of two workers that write before they look, at least one sees the other. If both
@@ -405,34 +291,34 @@ class GenomeSampler(BaseSampler, abc.ABC):
                 break
             skip = sum(rival < trial.number for rival in rivals)
         self._keep(known, study, trial, child, genome)
-        self._write_plan(known, study, child.generation)
+        self.write_plan(known, study, child.generation)
 
-    def _free_places(self, known: KnownStudy) -> Iterator[Place]:
-        """Yield the places that no live trial has: those of dead workers, then in order."""
+    def _free_place(self, known: KnownStudy, skip: int = 0) -> Place:
+        """Return the first free place after ``skip`` others."""
         history = known.history
-        yield from history.lost_places()
-        for generation in itertools.count(max(history.newest, 0)):
-            for index in range(self._size(known, generation)):
-                if history.is_free((generation, index)):
-                    yield generation, index
-
-    def _free_place(self, known: KnownStudy, skip: int = 0, but: Collection[Place] = ()) -> Place:
-        """Return the first free place after ``skip`` others, and none of ``but``."""
-        free = (place for place in self._free_places(known) if place not in but)
+        generations = itertools.count(max(history.newest, 0))
+        in_order = itertools.chain.from_iterable(self.free_in(known, g) for g in generations)
+        free = itertools.chain(history.lost_places(), in_order)
         return next(itertools.islice(free, skip, None))
 
-    def _made(
+    def free_in(self, known: KnownStudy, generation: int) -> Iterator[Place]:
+        """Yield the places of a generation that no live trial has, in order."""
+        for index in range(self._size(known, generation)):
+            if known.history.is_free((generation, index)):
+                yield generation, index
+
+    def made(
         self,
         known: KnownStudy,
         study: optuna.Study,
-        trial: FrozenTrial | None,
-        generation: int,
-        index: int,
+        place: Place,
+        trial: FrozenTrial | None = None,
     ) -> tuple[Child, Genome | None]:
         """Return who takes a place and, where the space is known, its genome.
 
         A trial that was there before may bring its genome, or parameters that name one.
         """
+        generation, index = place
 
         def draw(*key: int) -> np.random.Generator:
             return self._generator(known, study, Child(generation, index), *key)
@@ -477,7 +363,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
             known.starts.clear()  # only trials with a genome can have children now
         if known.space is None:
             return child, None
-        child, genome = self._made(known, study, trial, child.generation, child.index)
+        child, genome = self.made(known, study, (child.generation, child.index), trial)
         known.history.take(trial.number, child)
         store.write_child(study, trial, child)
         self._keep(known, study, trial, child, genome)
@@ -554,7 +440,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
         state = self._derive(known, generation, before.state if before else None, now)
         return Start(now, best, state)
 
-    def _write_plan(self, known: KnownStudy, study: optuna.Study, generation: int) -> None:
+    def write_plan(self, known: KnownStudy, study: optuna.Study, generation: int) -> None:
         """Store what a generation starts with, for reports; nothing reads it back to search."""
         adapts = self._threshold is not None or self._scaling is not None
         if adapts and generation not in known.planned:

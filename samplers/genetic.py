@@ -17,10 +17,10 @@ from optuna_wnn.fitness import Fitness
 from optuna_wnn.fitness import FitnessCalculatorType
 from optuna_wnn.genome import Genome
 from optuna_wnn.samplers.base import GenomeSampler
-from optuna_wnn.samplers.base import KnownStudy
 from optuna_wnn.samplers.history import Record
 from optuna_wnn.samplers.history import losses_of
 from optuna_wnn.samplers.history import violations_of
+from optuna_wnn.samplers.known import KnownStudy
 from optuna_wnn.samplers.parameters import nearby_value
 from optuna_wnn.samplers.parameters import random_value
 from optuna_wnn.schedule import AdaptiveScaling

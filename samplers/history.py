@@ -24,7 +24,7 @@ from optuna_wnn.store import Child
 
 
 _MANY: Final = 16  # trials from which on one query for all is faster than one for each
-_OUTSIDE: Final = 1 << 40  # indices of trials that no sampler of this package gave a place
+OUTSIDE: Final = 1 << 40  # index, less its number, of a trial that a user put there
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class History:
     def __init__(self, study: optuna.Study) -> None:
         self.study = study
         self.genomes = store.genome_reader(study)
+        self.trials = store.Trials(study)
         self._changed: int | None = None  # the lowest generation that got a record of late
         self.n_objectives = len(study.directions)
         self._signs = [
@@ -90,6 +91,8 @@ class History:
         self._next = 0  # trials below this number have been seen
         self._open: set[int] = set()  # of these, the ones that had not finished
         self._noted: set[int] = set()  # trials that finished here before they were seen
+        self._waiting: dict[int, FrozenTrial] = {}  # enqueued trials that nobody began
+        self._workers: dict[int, str] = {}  # who runs a trial that has not finished
         self._newest = -1
         self._records: dict[int, Record] = {}  # by number
         self._generations: dict[int, list[Record]] = {}
@@ -125,40 +128,38 @@ class History:
                 self.note(trial, trial.state, trial.values)
 
     @property
-    def next_number(self) -> int:
-        """The number that the next trial gets, as far as is known."""
-        return max(self._next, max(self._noted, default=-1) + 1)
+    def has_missed(self) -> bool:
+        """Whether a trial that finished here follows others that were not read yet."""
+        return bool(self._noted)
 
     def n_running(self, own: Collection[int] = ()) -> int:
         """Return how many trials had not finished at the last look, besides ``own``."""
         return len(self._open.difference(own))
+
+    def running(self) -> list[tuple[int, str]]:
+        """Return number and worker of the trials that have a place and had not finished."""
+        return [(n, self._workers[n]) for n in sorted(self._open) if n in self._workers]
+
+    def waiting(self) -> list[FrozenTrial]:
+        """Return the trials that a user enqueued and nobody had begun at the last look."""
+        return [trial for _, trial in sorted(self._waiting.items())]
 
     def began(self, number: int, child: Child) -> None:
         """Note a trial that this process began and will note when it finished."""
         if number == self._next:
             self._next += 1
             self._open.add(number)
+        self._waiting.pop(number, None)
         self.take(number, child)
 
-    def refresh(self, own: Collection[int] = ()) -> list[FrozenTrial]:
-        """Read what other workers did, by one query.
-
-        Args:
-            own: Running trials of this process, which need not be read.
-
-        Returns:
-            The trials of others that run.
-        """
-        trials = store.all_trials(self.study)
-        for trial in trials[self._next :]:
-            if trial.number not in self._noted:
-                self._open.add(trial.number)
-        self._next = len(trials)
-        self._noted.clear()
-        for number in sorted(self._open.difference(own)):
-            self.note(trials[number], trials[number].state, trials[number].values)
-        still_open = (trials[number] for number in sorted(self._open.difference(own)))
-        return [trial for trial in still_open if trial.state == TrialState.RUNNING]
+    def refresh(self) -> None:
+        """Read what other workers did since the last time, by a few queries."""
+        for trial in self.trials.news():
+            number = trial.number
+            self._open.update(n for n in range(self._next, number + 1) if n not in self._noted)
+            self._next = max(self._next, number + 1)
+            self.note(trial, trial.state, trial.values)
+        self._noted = {number for number in self._noted if number >= self._next}
 
     def _read(self, numbers: list[int]) -> None:
         """Read some trials, in ascending order."""
@@ -184,6 +185,10 @@ class History:
         if self.is_over(number):
             return
         child = store.read_child(trial.system_attrs)
+        self._waiting.pop(number, None)
+        if state == TrialState.WAITING:
+            self._waiting[number] = trial
+            return
         if state.is_finished():
             self._open.discard(number)
             if number >= self._next:
@@ -197,8 +202,10 @@ class History:
             return
         self.take(number, child)
         if state.is_finished():
-            self._finished[child.generation] = self._finished.get(child.generation, 0) + 1
+            self._workers.pop(number, None)
             self._n_finished += 1
+            if child.index < OUTSIDE:
+                self._finished[child.generation] = self._finished.get(child.generation, 0) + 1
         if state == TrialState.COMPLETE and values is not None:
             self._record(trial, child, values)
 
@@ -229,8 +236,8 @@ class History:
     # -- places --
 
     def outside(self, number: int) -> Child:
-        """Return the place of a trial that no sampler of this package gave one."""
-        return Child(max(self._newest, 0), _OUTSIDE + number)
+        """Return the place of a trial that a user, or another sampler, put there: beside all."""
+        return Child(max(self._newest, 0), OUTSIDE + number)
 
     def take(self, number: int, child: Child) -> None:
         """Note that a trial takes a place."""
@@ -241,6 +248,7 @@ class History:
             if not left:
                 self._lost.add(before)
         self._place_of[number] = child.generation, child.index
+        self._workers[number] = child.worker
         self._newest = max(self._newest, child.generation)
         taken = self._taken.setdefault(child.generation, {})
         taken.setdefault(child.index, set()).add(number)
@@ -251,6 +259,7 @@ class History:
     def _lose(self, number: int, child: Child) -> None:
         numbers = self._taken.get(child.generation, {}).get(child.index, set())
         numbers.discard(number)
+        self._workers.pop(number, None)
         if not numbers:
             self._lost.add((child.generation, child.index))
             self._newest = max(self._newest, child.generation)
@@ -265,7 +274,7 @@ class History:
         return self._newest
 
     def n_finished(self, generation: int | None = None) -> int:
-        """Return how many trials of a generation, or of all, finished and were not lost."""
+        """Return how many trials finished, all or on places of a generation; lost ones not."""
         if generation is not None:
             return self._finished.get(generation, 0)
         return self._n_finished
@@ -284,11 +293,12 @@ class History:
         return [child for i, child in self._children.get(generation, {}).items() if i < index]
 
     def is_known(self, handle: int, generation: int, index: int) -> bool:
-        """Return whether a genome came up before a place: earlier, or at a lower index."""
+        """Return whether a genome came up in an earlier generation, or elsewhere in this one."""
         first = self._handles.get(handle)
         if first is not None and first < generation:
             return True
-        return any(child.handle == handle for child in self.siblings(generation, index))
+        children = self._children.get(generation, {})
+        return any(child.handle == handle for i, child in children.items() if i != index)
 
     def trial_of(self, handle: int) -> int | None:
         """Return the first trial that ended with a genome, or ``None``."""

@@ -22,10 +22,10 @@ from optuna_wnn.genome import Genome
 from optuna_wnn.moves import apply_move
 from optuna_wnn.moves import random_move
 from optuna_wnn.samplers.base import GenomeSampler
-from optuna_wnn.samplers.base import KnownStudy
 from optuna_wnn.samplers.history import Record
 from optuna_wnn.samplers.history import losses_of
 from optuna_wnn.samplers.history import violations_of
+from optuna_wnn.samplers.known import KnownStudy
 from optuna_wnn.samplers.parameters import nearby_value
 from optuna_wnn.samplers.parameters import random_value
 from optuna_wnn.schedule import AdaptiveScaling

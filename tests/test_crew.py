@@ -41,17 +41,18 @@ def test_a_worker_of_another_host_is_gone_when_it_is_silent(
     now = [0.0]
     monkeypatch.setattr("optuna_wnn.crew.time.monotonic", lambda: now[0])
     mine = Crew(study)
-    store.write_worker(study, ELSEWHERE, (1, 0, 7))
+    store.write_worker(study, ELSEWHERE, (1,))
     mine.join()
-    assert mine.others() == {ELSEWHERE: (0, 7)}
+    assert mine.others() == [ELSEWHERE]
     now[0] = crew.SILENCE + 1
-    assert mine.others() == {}
+    mine.look()
+    assert mine.others() == []
     store.write_worker(study, ELSEWHERE, (2,))  # it only slept
     mine.look()
-    assert mine.others() == {ELSEWHERE: None}
+    assert mine.others() == [ELSEWHERE]
     store.write_worker(study, ELSEWHERE, ())
     mine.look()
-    assert mine.others() == {}
+    assert mine.others() == []
 
 
 def test_the_trial_of_a_worker_that_died_on_another_host_is_given_out_again(
@@ -59,7 +60,7 @@ def test_the_trial_of_a_worker_that_died_on_another_host_is_given_out_again(
 ) -> None:
     storage = InMemoryStorage()
     with monkeypatch.context() as patched:
-        for module in ("crew", "chain", "samplers.base"):
+        for module in ("crew", "chain", "samplers.base", "samplers.begin"):
             patched.setattr(f"optuna_wnn.{module}.this_worker", lambda: ELSEWHERE)
         patched.setattr(Crew, "leave", lambda self: None)  # a dead worker does not
         with pytest.raises(Killed):
