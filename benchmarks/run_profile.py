@@ -32,7 +32,7 @@ from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.phases import quieten_optuna
-from optuna_wnn.rdb import TrialWriter
+from optuna_wnn.rdb import TrialTables
 from optuna_wnn.tasks import load_task
 
 
@@ -94,7 +94,7 @@ def clock_evaluator(clock: Clock, evaluator: Evaluator) -> None:
 def clock_rdb(clock: Clock) -> None:
     """Charge what is written into a relational database."""
     for name in ("add", "finish"):
-        setattr(TrialWriter, name, clock.around("storage", getattr(TrialWriter, name), name))
+        setattr(TrialTables, name, clock.around("storage", getattr(TrialTables, name), name))
 
 
 def clock_packing(clock: Clock) -> None:

@@ -42,6 +42,7 @@ _COLUMNS: Final = {
 }
 
 
+_READ: Final = ("trial_id", "number", "state", "datetime_start", "datetime_complete")
 _MOST_NAMED: Final = 500  # trials that one statement names
 
 # Says of the system attributes of the trials that others began meanwhile whether the new one
@@ -176,8 +177,7 @@ class TrialTables:
             running: The states that unfinished trials had, by id.
         """
         trials = self._tables["trials"]
-        columns = (trials.c.trial_id, trials.c.number, trials.c.state)
-        columns = (*columns, trials.c.datetime_start, trials.c.datetime_complete)
+        columns = [trials.c[name] for name in _READ]
         is_new = sqlalchemy.and_(trials.c.study_id == study_id, trials.c.trial_id > known)
         with self._engine.connect() as connection:
             rows = list(connection.execute(sqlalchemy.select(*columns).where(is_new)))
