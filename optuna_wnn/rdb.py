@@ -14,7 +14,6 @@ import functools
 import json
 import math
 from collections.abc import Callable
-from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -179,18 +178,16 @@ class TrialTables:
         trials = self._tables["trials"]
         columns = [trials.c[name] for name in _READ]
         is_new = sqlalchemy.and_(trials.c.study_id == study_id, trials.c.trial_id > known)
+        wanted = sqlalchemy.or_(is_new, trials.c.trial_id.in_(sorted(running)))
         with self._engine.connect() as connection:
-            rows = list(connection.execute(sqlalchemy.select(*columns).where(is_new)))
-            for named in _parts(running):
-                wanted = sqlalchemy.select(*columns).where(trials.c.trial_id.in_(named))
-                rows += [
-                    row
-                    for row in connection.execute(wanted)
-                    if row.state != running[row.trial_id].name
-                ]
+            rows = [
+                row
+                for row in connection.execute(sqlalchemy.select(*columns).where(wanted))
+                if row.trial_id not in running or row.state != running[row.trial_id].name
+            ]
             found: list[FrozenTrial] = []
-            for part in _parts({row.trial_id: row for row in rows}):
-                found += self._read(connection, [row for row in rows if row.trial_id in part])
+            for start in range(0, len(rows), _MOST_NAMED):
+                found += self._read(connection, rows[start : start + _MOST_NAMED])
         return sorted(found, key=lambda trial: trial.number)
 
     def _read(
@@ -279,13 +276,6 @@ _INFINITE: Final = {"INF_POS": math.inf, "INF_NEG": -math.inf}
 @functools.lru_cache(maxsize=256)
 def _distribution(text: str) -> BaseDistribution:
     return json_to_distribution(text)
-
-
-def _parts(ids: Collection[int]) -> Iterator[list[int]]:
-    """Yield some ids, not too many at a time."""
-    names = sorted(ids)
-    for start in range(0, len(names), _MOST_NAMED):
-        yield names[start : start + _MOST_NAMED]
 
 
 def _utc(local: datetime.datetime | None) -> datetime.datetime | None:

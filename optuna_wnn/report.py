@@ -34,8 +34,7 @@ _RUN: Final = "run"
 _PHASE: Final = "phase"
 _LABEL: Final = "method"
 _END: Final = "ended"
-_BEST: Final = "best trial"
-_TEST: Final = "test"
+_BEST: Final = "best trial"  # its number, and what its genome does on the test part
 _FIRST: Final = "test of the first random genome"
 _BASELINES: Final = "baselines"
 _CONFIGURATION: Final = "config"
@@ -56,7 +55,7 @@ def describe(
     study.set_user_attr(_PHASE, index + 1)
     study.set_user_attr(_LABEL, label)
     if before is not None:
-        study.set_user_attr(SEEDED_FROM, f"{before.study_name} #{before.user_attrs[_BEST]}")
+        study.set_user_attr(SEEDED_FROM, f"{before.study_name} #{before.user_attrs[_BEST][0]}")
 
 
 def write_configuration(study: optuna.Study, configuration: Mapping[str, Any]) -> None:
@@ -130,8 +129,8 @@ def finish(
         test: Cross-entropy and accuracy of that trial's genome on the test part.
         first: The same of the run's first random genome, where this is the first phase.
     """
-    study.set_user_attr(_BEST, best)
-    study.set_user_attr(_TEST, test)
+    # Together: of two workers that end a phase at once, both write what fits together.
+    study.set_user_attr(_BEST, [best, test])
     if first is not None:
         study.set_user_attr(_FIRST, first)
     study.set_user_attr(_END, reason)  # last: with it the phase is over
@@ -286,7 +285,7 @@ def _phase(study: optuna.Study) -> PhaseSummary:
             continue  # it lasts until the next run closed it
         n_trials += 1
         spent += trial.duration or datetime.timedelta()
-    best = attributes.get(_BEST)
+    best, test = attributes.get(_BEST, (None, None))
     if best is None:
         found = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         order = _fitness(study).order([(t.values[0], -t.values[1]) for t in found])
@@ -298,7 +297,7 @@ def _phase(study: optuna.Study) -> PhaseSummary:
         attributes.get(_END),
         best,
         None if best is None else _pair(trials[best].values),
-        _pair(attributes.get(_TEST)),
+        _pair(test),
     )
 
 

@@ -63,7 +63,7 @@ def begin(
             if waiting:
                 begun = _enqueued(known, study, waiting[0], describe)
             else:
-                place = _place_of(sampler, known, crew.rank())
+                place = _place_of(sampler, known, crew)
                 begun = _placed(sampler, known, study, place, describe)
             gave_way = begun is None
         return begun
@@ -80,13 +80,16 @@ def catch_up(known: KnownStudy, study: optuna.Study, crew: Crew, at_once: bool =
         known.history.refresh()
 
 
-def _place_of(sampler: GenomeSampler, known: KnownStudy, rank: int) -> Place:
-    """Return a free place: each of several workers prefers another one."""
+def _place_of(sampler: GenomeSampler, known: KnownStudy, crew: Crew) -> Place:
+    """Return a free place: of several workers, each has places that it prefers."""
     free = known.history.lost_places()
     generations = itertools.count(max(known.history.newest, 0))
     while not free:
         free = list(sampler.free_in(known, next(generations)))
-    return free[rank % len(free)]
+    rank, size = crew.rank(), len(crew.others()) + 1
+    # Not the n-th that is free: what is free changes while one looks, what is preferred does not.
+    preferred = [place for place in free if place[1] % size == rank]
+    return preferred[0] if preferred else free[rank % len(free)]
 
 
 def _placed(
