@@ -1,4 +1,4 @@
-"""Eight processes on one database server, one journal or one proxy are one search."""
+"""Many processes on one database server, one journal or one proxy are one search."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from optuna_wnn.storages import masked
 from optuna_wnn.storages import open_storage
 
 
-N_WORKERS = 8
 TRIALS = 12
 CONFIG = f"""
 name: {{name}}
@@ -50,7 +49,9 @@ URLS = {
     "mysql": ("TEST_MYSQL", "mysql+pymysql://root@127.0.0.1:3306/test"),
     "redis": ("TEST_REDIS", "redis://127.0.0.1:6379/15"),
 }
-KINDS = ("postgres", "mysql", "redis", "grpc", "journal", "sqlite")
+# Eight where workers meet on a server, fewer where the code that they run is the same.
+WORKERS = {"postgres": 8, "mysql": 4, "redis": 4, "grpc": 8, "journal": 4, "sqlite": 4}
+EXACT = ("postgresql", "mysql", "sqlite")  # whoever begins a trial there sees all others
 
 
 @pytest.fixture
@@ -151,15 +152,47 @@ def _command(url: str, folder: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-@pytest.mark.parametrize("url", KINDS, indirect=True)
-def test_eight_processes_are_one_search(
-    url: str, start: Callable[[str], BaseProcess], tmp_path: Path
+@pytest.mark.parametrize(("url", "n_workers"), WORKERS.items(), indirect=["url"])
+def test_many_processes_are_one_search(
+    url: str, n_workers: int, start: Callable[[str], BaseProcess], tmp_path: Path
 ) -> None:
-    workers = [start(url) for _ in range(N_WORKERS)]
+    workers = [start(url) for _ in range(n_workers)]
     for worker in workers:
         worker.join(300)
-    assert [path.read_text() for path in tmp_path.glob("[0-9]*.log")] == N_WORKERS * [""]
-    assert [worker.exitcode for worker in workers] == N_WORKERS * [0]
+    assert [worker.exitcode for worker in workers] == n_workers * [0]
+    check(url, n_workers, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it needs SIGKILL")
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+def test_one_is_killed_and_another_joins(
+    url: str, start: Callable[[str], BaseProcess], tmp_path: Path
+) -> None:
+    workers = [start(url) for _ in range(3)]
+    storage = open_storage(url)
+    victim = None
+    while victim is None:  # until one of them is in the middle of a trial
+        running = [
+            store.child_of(trial).worker
+            for study in studies(storage, "shared")
+            for trial in store.all_trials(study)
+            if trial.state == TrialState.RUNNING
+        ]
+        victim = next((w for w in workers for name in running if f":{w.pid}:" in name), None)
+        assert any(worker.is_alive() for worker in workers)
+    victim.kill()
+    victim.join()
+    others = [worker for worker in workers if worker is not victim]
+    others.append(start(url))
+    for worker in others:
+        worker.join(300)
+    assert [worker.exitcode for worker in others] == [0, 0, 0]
+    check(url, len(workers) + 1, tmp_path, n_killed=1)
+
+
+def check(url: str, n_workers: int, folder: Path, n_killed: int = 0) -> None:
+    """Check that what some workers left is one search."""
+    assert "".join(path.read_text() for path in folder.glob("[0-9]*.log")) == ""
     storage = open_storage(url)
     found = studies(storage, "shared")
     assert len(found) == 2
@@ -169,18 +202,19 @@ def test_eight_processes_are_one_search(
         assert all(t.state.is_finished() for t in trials)
         lasting = [t for t in trials if not store.is_stale(t.system_attrs)]
         assert {t.state for t in lasting} == {TrialState.COMPLETE}
-        # Who noticed an evaluation of another too late gave way before evaluating itself.
-        assert len(trials) - len(lasting) < N_WORKERS
+        # Elsewhere the second of two who begin at the same moment gives its trial up.
+        most_given_up = n_killed if url.startswith(EXACT) else len(lasting)
+        assert len(trials) - len(lasting) <= most_given_up
         own = [t for t in lasting if report.SEEDED_FROM not in t.user_attrs]
-        assert TRIALS <= len(own) < TRIALS + N_WORKERS
+        assert TRIALS <= len(own) < TRIALS + n_workers
         places = Counter(map(place, lasting))
         assert max(places.values()) == 1
         generations = Counter(generation for generation, _ in places)
         assert max(generations.values()) <= 6
         assert sorted(generations) == list(range(len(generations)))
+        # No genome twice; one that was drawn beside a lost trial's may come again.
         handles = Counter(store.child_of(t).handle for t in lasting)
-        # Two who draw at the same moment cannot know each other's genome.
-        assert sum(handles.values()) - len(handles) < N_WORKERS
+        assert sum(handles.values()) - len(handles) <= n_killed
         assert report.finished(study) is not None
     seeds = [t for t in store.all_trials(found[1]) if report.SEEDED_FROM in t.user_attrs]
     assert [place(t) for t in seeds] == [(0, i) for i in range(6)]
