@@ -20,9 +20,11 @@ from optuna_wnn.config import RunConfig
 from optuna_wnn.config import parse_config
 from optuna_wnn.console import Display
 from optuna_wnn.console import SwallowedInterrupts
+from optuna_wnn.console import hearing_termination
 from optuna_wnn.console import open_console
 from optuna_wnn.errors import InputError
 from optuna_wnn.genome import write_atomically
+from optuna_wnn.errors import Terminated
 from optuna_wnn.jobs import run_jobs
 from optuna_wnn.leaderboard import Entry
 from optuna_wnn.leaderboard import best_run
@@ -33,6 +35,8 @@ from optuna_wnn.models import prediction_table
 from optuna_wnn.models import read_inputs
 from optuna_wnn.models import trained_winner
 from optuna_wnn.network import RAMNetwork
+from optuna_wnn.outages import explained
+from optuna_wnn.outages import storage_failure
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.phases import Progress
 from optuna_wnn.phases import quieten_optuna
@@ -58,6 +62,7 @@ _STORAGE = RunConfig.model_fields["storage"].default
 _STORAGE_VARIABLE = f"{PREFIX}STORAGE"
 _STORAGE_HELP = f"default: ${_STORAGE_VARIABLE}, else {_STORAGE}"
 _INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
+_TERMINATED = 143  # and of one that SIGTERM ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,23 +72,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Its words; those of the process by default.
 
     Returns:
-        0 if all went well, 2 if the user can mend what went wrong, 130 after Ctrl-C.
+        0 if all went well, 2 if the user can mend what went wrong, 130 after Ctrl-C, 143 after
+        SIGTERM.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = _parser().parse_args(given)
     quieten_optuna()
     try:
-        chosen.command(chosen)
+        with hearing_termination():
+            chosen.command(chosen)
     except InputError as error:
-        print(f"optuna-wnn: {_one_line(masked(str(error)))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
+        return _refused(error)
+    except KeyboardInterrupt as request:
+        is_terminated = isinstance(request, Terminated)
         again = shlex.join(["optuna-wnn", *map(masked, given)])
-        print(f"\nInterrupted; nothing is lost. To resume: {again}", file=sys.stderr)
-        return _INTERRUPTED
+        word = "Terminated" if is_terminated else "Interrupted"
+        print(f"\n{word}; nothing is lost. To resume: {again}", file=sys.stderr)
+        return _TERMINATED if is_terminated else _INTERRUPTED
+    except MemoryError:
+        return _refused(InputError("memory ran out; free some, or choose a smaller task or space"))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        failure = storage_failure(error)
+        if failure is None:
+            raise
+        return _refused(explained(failure))
     return 0
+
+
+def _refused(error: InputError) -> int:
+    print(f"optuna-wnn: {_one_line(masked(str(error)))}", file=sys.stderr)
+    return 2
 
 
 def _one_line(text: str) -> str:

@@ -1,8 +1,12 @@
-"""What the command shows while it works, and how it hears Ctrl-C."""
+"""What the command shows while it works, and how it hears Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import rich.console
@@ -13,6 +17,7 @@ from rich.progress import MofNCompleteColumn
 from rich.progress import Progress as Bars
 from rich.progress import TextColumn
 
+from optuna_wnn.errors import Terminated
 from optuna_wnn.phases import Progress
 
 
@@ -20,6 +25,23 @@ def open_console() -> Console:
     """Return where results are printed: not narrower than the table where they are piped."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+@contextlib.contextmanager
+def hearing_termination() -> Iterator[None]:
+    """Have SIGTERM raise :class:`Terminated` as Ctrl-C raises ``KeyboardInterrupt``."""
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what signals do
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class SwallowedInterrupts:
@@ -31,7 +53,7 @@ class SwallowedInterrupts:
     """
 
     def __init__(self) -> None:
-        self._seen = False
+        self._seen: type[BaseException] | None = None
         self._before = sys.unraisablehook
 
     def __enter__(self) -> SwallowedInterrupts:
@@ -43,14 +65,14 @@ class SwallowedInterrupts:
 
     def _note(self, dropped: sys.UnraisableHookArgs) -> None:
         if issubclass(dropped.exc_type, KeyboardInterrupt):
-            self._seen = True
+            self._seen = dropped.exc_type
         else:
             self._before(dropped)
 
     def check(self) -> None:
         """Raise the interrupt that was dropped, if one was."""
-        if self._seen:
-            raise KeyboardInterrupt
+        if self._seen is not None:
+            raise self._seen
 
 
 class Display:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from optuna_wnn.errors import InputError
+from optuna_wnn.errors import Terminated
 
 
 def run_jobs(n_jobs: int, work: Callable[..., None], *arguments: Any) -> None:
@@ -32,9 +33,9 @@ def run_jobs(n_jobs: int, work: Callable[..., None], *arguments: Any) -> None:
     try:
         for process in processes:
             process.join()
-    except KeyboardInterrupt:  # a terminal sends it to all of them
-        for process in processes:
-            process.join(10)
+    except KeyboardInterrupt as request:
+        for process in processes:  # a terminal sends Ctrl-C to all of them
+            process.join(0 if isinstance(request, Terminated) else 10)
             process.terminate()
         raise
     codes = [process.exitcode for process in processes]

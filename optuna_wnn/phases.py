@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.fitness import Fitness
 from optuna_wnn.genome import Genome
+from optuna_wnn.outages import Outage
 from optuna_wnn.samplers.base import GenomeSampler
 from optuna_wnn.samplers.begin import begin
 from optuna_wnn.samplers.history import History
@@ -82,7 +84,8 @@ class PhasedSearch:
     Trial 0 of a phase is the best trial of the phase before; the rest of its first generation
     are the best of that phase's other trials. Everything that a run is lives in the storage:
     run it again, in this process or another, and finished phases are skipped, an unfinished one
-    goes on inside its generation, and nothing is evaluated twice.
+    goes on inside its generation, and nothing is evaluated twice. That is also what is done where
+    a storage stops answering for a while.
 
     Args:
         config: What to run.
@@ -108,6 +111,9 @@ class PhasedSearch:
         self.evaluator = evaluator or _evaluator(config, self.task)
         self._fitness = config.fitness.build()
         self._watch: Callable[[Progress], None] = lambda progress: None
+        self._outage = Outage()
+        # What an evaluation came to, until it is stored: an outage does not cost it.
+        self._unstored: tuple[tuple[int, str], tuple[Genome, Evaluation]] | None = None
         # Last, so that a mistake in what comes before leaves no database behind.
         self.storage = storage if storage is not None else storages.open_storage(config.storage)
         self._chain = StudyChain(config, self.task, self.spaces, self.storage)
@@ -120,13 +126,25 @@ class PhasedSearch:
         """Run what is left of the phases and return the final table.
 
         Raises:
-            InputError: If the storage has another run of the same name.
+            InputError: If the storage has another run of the same name, or memory ran out.
+            StorageError: If the storage fails for long; the run can be resumed.
             KeyboardInterrupt: When the user interrupts; the run can be resumed.
         """
+        try:
+            return self._outage.keep_trying(self._run)
+        except MemoryError as error:
+            raise InputError(
+                f"run {self.config.name}: memory ran out ({error}); nothing is lost: free some "
+                "and run the same again, or start another run with a smaller space"
+            ) from error
+
+    def _run(self) -> report.RunSummary:
         before: optuna.Study | None = None
         self._chain.check_same()
         for index, phase in enumerate(self.config.phases):
             study = self._chain.open(index, before)
+            if index == 0:  # another run of this name may have begun meanwhile
+                self._chain.check_same()
             if report.finished(study) is None:
                 self._search(index, phase, study)
             before = study
@@ -207,32 +225,56 @@ class PhasedSearch:
         given: Genome,
     ) -> None:
         """Evaluate a trial and store what it came to."""
+        key = index, given.checksum
         try:
-            genome, evaluation = self._evaluate(index, phase, given)
-            parents, reader = store.child_of(trial).parents, store.genome_reader(study)
-            losses = evaluation.cluster_losses
-            attributes: dict[str, Any] = store.genome_attributes(genome, losses, reader, parents)
-            for name, size in self._sizes(genome).items():
-                if trial.user_attrs[name] != size:  # a refined genome may have grown
-                    store.show(study, trial, name, size)
-            threshold = self._chain.thresholds.get(index)
-            if threshold is not None:
-                missed = threshold.highest - evaluation.accuracy
-                attributes |= store.constraint_attributes([missed])
-            values = evaluation.cross_entropy, evaluation.accuracy
-            if any(map(math.isnan, values)):
-                store.finish_trial(study, trial, TrialState.FAIL, attributes=attributes)
-            else:
-                # Not stored if another worker took this one for dead and gave its place out.
-                store.finish_trial(study, trial, TrialState.COMPLETE, values, attributes)
-        except UpdateFinishedTrialError:
-            pass  # the same, noticed earlier
-        except KeyboardInterrupt:
-            store.mark_stale(study, trial)
+            if self._unstored is None or self._unstored[0] != key:
+                self._unstored = key, self._evaluate(index, phase, given)
+            genome, evaluation = self._unstored[1]
+        except (KeyboardInterrupt, MemoryError):
+            self._give_up(study, trial)
             raise
-        except Exception:
+        except Exception as error:
+            self._outage.not_mine(error)
             store.finish_trial(study, trial, TrialState.FAIL)
             raise
+        try:
+            self._store(index, study, trial, genome, evaluation)
+            self._unstored = None
+        except UpdateFinishedTrialError:
+            pass  # another worker took this one for dead and gave its place out
+        except KeyboardInterrupt:
+            self._give_up(study, trial)
+            raise
+
+    def _give_up(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Give a trial's place back; where that fails, who goes on does so."""
+        with contextlib.suppress(Exception):
+            store.mark_stale(study, trial)
+
+    def _store(
+        self,
+        index: int,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        genome: Genome,
+        evaluation: Evaluation,
+    ) -> None:
+        parents, reader = store.child_of(trial).parents, store.genome_reader(study)
+        losses = evaluation.cluster_losses
+        attributes: dict[str, Any] = store.genome_attributes(genome, losses, reader, parents)
+        for name, size in self._sizes(genome).items():
+            if trial.user_attrs[name] != size:  # a refined genome may have grown
+                store.show(study, trial, name, size)
+        threshold = self._chain.thresholds.get(index)
+        if threshold is not None:
+            missed = threshold.highest - evaluation.accuracy
+            attributes |= store.constraint_attributes([missed])
+        values = evaluation.cross_entropy, evaluation.accuracy
+        if any(map(math.isnan, values)):
+            store.finish_trial(study, trial, TrialState.FAIL, attributes=attributes)
+        else:
+            # Not stored if another worker took this one for dead and gave its place out.
+            store.finish_trial(study, trial, TrialState.COMPLETE, values, attributes)
 
     def _evaluate(
         self, index: int, phase: PhaseSection, genome: Genome
@@ -278,7 +320,8 @@ class PhasedSearch:
         pace: _Pace,
         reason: str = "",
     ) -> None:
-        best = pace.best(self._fitness, history)
+        if event in ("trial", "generation"):
+            self._outage.over()
         self._watch(
             Progress(
                 phase=index,
@@ -287,7 +330,7 @@ class PhasedSearch:
                 generation=max(history.newest, 0),
                 n_trials=history.n_finished() - len(history.seeds()),
                 most_trials=phase.trials,
-                best=best,
+                best=pace.best(self._fitness, history),
                 speed=pace.speed,
                 event=event,
                 reason=reason,

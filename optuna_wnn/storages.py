@@ -18,9 +18,9 @@ from optuna.storages import GrpcStorageProxy
 from optuna.storages import InMemoryStorage
 from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
-from optuna.storages import journal
 
 from optuna_wnn.errors import InputError
+from optuna_wnn.journal import RedisJournal
 from optuna_wnn.journal import journal_backend
 
 
@@ -91,7 +91,7 @@ def _opened(url: str) -> BaseStorage:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         return JournalStorage(journal_backend(path))
     if url.startswith(("redis://", "rediss://")):
-        return JournalStorage(journal.JournalRedisBackend(url))
+        return JournalStorage(RedisJournal(url))
     if url.startswith("grpc://"):
         host, _, port = url.removeprefix("grpc://").partition(":")
         return GrpcStorageProxy(host=host, port=int(port or 13000))
@@ -117,10 +117,10 @@ def _tune_sqlite(connection: Any, record: Any) -> None:
 
 
 # In a URL: what stands between the user and the last "@", or a query that is named so.
-_PASSWORD: Final = re.compile(r"(?<=://)[^:@/\s]*:(\S*)@|(?<=[?&]password=)([^&\s]+)")
+_PASSWORD: Final = re.compile(r"(?<=://)[^:@/\s]*:(\S*)@|[?&](?:\w*password|passwd)=([^&\s]+)")
 
 
 def masked(text: str) -> str:
     """Return a text without the passwords of the URLs in it."""
     text = re.sub(r"(://[^:@/\s]*):\S*@", r"\1:***@", text)
-    return re.sub(r"([?&]password=)[^&\s]+", r"\1***", text)
+    return re.sub(r"([?&](?:\w*password|passwd)=)[^&\s]+", r"\1***", text)

@@ -31,9 +31,11 @@ from optuna_wnn.axes import Parameters
 from optuna_wnn.chain import differences
 from optuna_wnn.config import RunConfig
 from optuna_wnn.errors import InputError
+from optuna_wnn.errors import StorageError
 from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.leaderboard import Entry
 from optuna_wnn.leaderboard import Leaderboard
+from optuna_wnn.outages import Outage
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.phases import Progress
 from optuna_wnn.report import RunSummary
@@ -132,7 +134,17 @@ class Sweep:
 
         Raises:
             KeyboardInterrupt: When the user interrupts; the sweep can be resumed.
+            StorageError: If the storage fails for long; the sweep can be resumed.
         """
+        outage = Outage()
+        return outage.keep_trying(lambda: self._run(outage, watch, watch_run))
+
+    def _run(
+        self,
+        outage: Outage,
+        watch: Callable[[Entry, int, int], None] | None,
+        watch_run: Callable[[Progress], None] | None,
+    ) -> Leaderboard:
         with _beating(self.study):
             while True:
                 self._close_left_behind()
@@ -140,6 +152,7 @@ class Sweep:
                 found = self._next(trials)
                 if found is not None:
                     done = self._work(*found, trials, watch_run)
+                    outage.over()
                     if done is not None and watch is not None:
                         watch(*done)
                 elif any(trial.state == TrialState.RUNNING for trial in trials):
@@ -258,7 +271,7 @@ class Sweep:
                 return dict(trial.user_attrs), trial.values[0] if trial.values else None
         try:
             summary = self._searched(run, overrides, watch_run)
-        except optuna.exceptions.StorageInternalError:
+        except StorageError:
             raise  # of no run, but of the whole sweep
         except Exception as error:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "

@@ -10,12 +10,26 @@ from typing import Final
 import psutil
 
 
-_TOLERANCE: Final = 3.0  # seconds by which a start time moves when the clock is set
+_TOLERANCE: Final = 3.0  # seconds by which a start time read from the clock moves
+
+
+def _started(process: int) -> float:
+    """Return when a process started, in seconds; where Linux tells, whatever the clock is set to.
+
+    Raises:
+        psutil.NoSuchProcess: If there is none.
+    """
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:  # no Linux, or no such process
+        return psutil.Process(process).create_time()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")  # since the machine started
 
 
 @functools.lru_cache(maxsize=1)
 def _named(process: int) -> str:
-    return f"{socket.gethostname()}:{process}:{psutil.Process(process).create_time():.0f}"
+    return f"{socket.gethostname()}:{process}:{_started(process):.2f}"
 
 
 def this_worker() -> str:
@@ -30,8 +44,7 @@ def is_gone(worker: str) -> bool:
     if host or not process.isdecimal():
         return False
     try:
-        found = psutil.Process(int(process))
-        is_dead = found.status() == psutil.STATUS_ZOMBIE
-        return is_dead or abs(found.create_time() - float(started)) > _TOLERANCE
+        is_dead = psutil.Process(int(process)).status() == psutil.STATUS_ZOMBIE
+        return is_dead or abs(_started(int(process)) - float(started)) > _TOLERANCE
     except psutil.NoSuchProcess:
         return True

@@ -18,7 +18,7 @@ FLOORS = [
     for rooms in (
         "errors",
         "genome memory variation moves fitness schedule packing rdb store storages journal "
-        "workers strict_yaml validation config sources tasks jobs container",
+        "workers outages strict_yaml validation config sources tasks jobs container",
         "space crew evaluators network report schema sweep_config sweep_file axes leaderboard",
         "samplers traces figures notes models",
         "chain phases plan sweep dashboard pages",
@@ -35,6 +35,7 @@ SAME_FLOOR = {
     ("store", "packing"),
     ("store", "rdb"),
     ("storages", "journal"),
+    ("outages", "storages"),
     ("moves", "genome"),
     ("moves", "variation"),
     ("store", "workers"),

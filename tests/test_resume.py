@@ -228,7 +228,7 @@ def mortal(storage: BaseStorage, n_writes: int) -> BaseStorage:
 
 # -- real processes, killed by the system --------------------------------------------------------
 
-N_KILLS = 16
+N_KILLS = int(os.environ.get("TEST_KILLS", "16"))  # of each kind of storage
 CONFIG = """
 name: killed
 storage: {storage}
@@ -323,7 +323,13 @@ def listen_to_ctrl_c() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it needs process groups")
-def test_ctrl_c_says_how_to_resume_and_the_real_command_does(here: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "word"),
+    [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")],
+)
+def test_ctrl_c_and_sigterm_say_how_to_resume_and_the_real_command_does(
+    here: Path, sent: signal.Signals, code: int, word: str
+) -> None:
     url = "sqlite:///runs.db"
     command = [sys.executable, "-m", "optuna_wnn.cli", "run", configuration(url)]
     for _ in range(2):
@@ -338,11 +344,11 @@ def test_ctrl_c_says_how_to_resume_and_the_real_command_does(here: Path) -> None
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(0.5)  # into the trials
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, sent)
         out, err = process.communicate(timeout=60)
-        assert process.returncode == 130, out + err
+        assert process.returncode == code, out + err
         lines = err.strip().splitlines()
-        assert lines == ["Interrupted; nothing is lost. To resume: optuna-wnn run run.yaml"]
+        assert lines == [f"{word}; nothing is lost. To resume: optuna-wnn run run.yaml"]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     assert main(["run", "run.yaml", "--name", "whole"]) == 0
     storage = open_storage(url)

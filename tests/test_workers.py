@@ -35,12 +35,12 @@ def test_another_process_is_gone_when_it_ended() -> None:
 
 def test_a_process_that_got_the_number_of_another_is_not_that_one() -> None:
     host, number, started = this_worker().rsplit(":", 2)
-    assert is_gone(f"{host}:{number}:{int(started) - 60}")
+    assert is_gone(f"{host}:{number}:{float(started) - 60}")
 
 
 def test_a_clock_that_was_set_by_a_second_makes_no_worker_go() -> None:
     host, number, started = this_worker().rsplit(":", 2)
-    assert not is_gone(f"{host}:{number}:{int(started) + 1}")
+    assert not is_gone(f"{host}:{number}:{float(started) + 1}")
 
 
 def test_of_other_hosts_nothing_is_known() -> None:
