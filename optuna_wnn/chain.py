@@ -148,11 +148,13 @@ class StudyChain:
         """Check that studies of this name, if there are any, are of this configuration.
 
         Raises:
-            InputError: If they are not; the line shows the difference.
+            InputError: If they are not, or another version wrote them; the line shows the
+                difference.
         """
         wanted = self._identity()
         for study_name in report.study_names(self.storage, self.config.name):
             study = optuna.load_study(study_name=study_name, storage=self.storage)
+            store.check_schema(study)
             started = report.read_configuration(study)
             if started is None:
                 continue  # killed before it was written
@@ -192,6 +194,7 @@ class StudyChain:
             self.thresholds[index] = threshold
         # A kill between any two of these steps is made good by doing them again.
         if is_maker:
+            store.write_schema(study)
             store.write_setting(study, _MAKER, this_worker())
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -177,6 +177,7 @@ def leaderboard(storage: BaseStorage, name: str) -> Leaderboard:
     if not has_sweep(storage, name):
         raise InputError(f"sweep {name}: the storage has none of this name; check --storage")
     study = optuna.load_study(study_name=study_name(name), storage=storage)
+    store.check_schema(study)
     objective = store.read_setting(study, OBJECTIVE) or _CROSS_ENTROPY
     order = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAIL)
 

@@ -212,6 +212,8 @@ def summarise(storage: BaseStorage, run: str) -> RunSummary:
     if not names:
         raise InputError(f"run {run}: the storage has no studies of it; {_known_runs(storage)}")
     studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
+    for study in studies:
+        store.check_schema(study)
     phases = tuple(map(_phase, studies))
     ended = [i for i, phase in enumerate(phases) if phase.validation is not None]
     best = None

@@ -54,6 +54,8 @@ _GENERATION: Final = "wnn:generation:"
 _FIGURE: Final = "dashboard:plot_data:"  # what optuna-dashboard 0.21 writes
 _CONSTRAINTS: Final = "constraints"  # what both Optuna 5 and optuna-dashboard 0.21 read
 
+SCHEMA: Final = 1  # goes up when a study that was written before cannot be read any more
+_SCHEMA: Final = "schema"
 _VERSION: Final = "1"
 _HEX: Final = re.compile("[0-9a-f]{32}")
 _LOSSES: Final = "|"  # between a genome's text and its clusters' losses
@@ -800,6 +802,32 @@ def write_setting(study: optuna.Study, name: str, value: Any) -> None:
 def read_setting(study: optuna.Study, name: str) -> Any:
     """Return a value that :func:`write_setting` stored, or ``None``."""
     return study._storage.get_study_system_attrs(study._study_id).get(_STUDY + name)
+
+
+def write_schema(study: optuna.Study) -> None:
+    """Store by which rules a study is written; to be called before any other setting is."""
+    write_setting(study, _SCHEMA, SCHEMA)
+
+
+def check_schema(study: optuna.Study) -> None:
+    """Check that a study is written by the rules that are known here.
+
+    Raises:
+        InputError: If an older or a newer version wrote it.
+    """
+    settings = study._storage.get_study_system_attrs(study._study_id)
+    found = settings.get(_STUDY + _SCHEMA)
+    if found == SCHEMA or not any(key.startswith(_STUDY) for key in settings):
+        return  # one without settings was killed before it had any
+    if isinstance(found, int) and found > SCHEMA:
+        raise InputError(
+            f"study {study.study_name}: a newer optuna-wnn wrote it (storage schema {found}, this "
+            f"one knows {SCHEMA}); run: pip install --upgrade optuna-wnn"
+        )
+    raise InputError(
+        f"study {study.study_name}: an optuna-wnn from before 0.1.0 wrote it, or its attributes "
+        "are damaged; choose another --name, or use the version that wrote it"
+    )
 
 
 def write_generation(study: optuna.Study, generation: int, plan: Sequence[Any]) -> None:

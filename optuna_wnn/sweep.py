@@ -106,6 +106,7 @@ class Sweep:
             sampler=RandomSampler(),
             load_if_exists=True,
         )
+        store.check_schema(study)
         wanted = json.loads(json.dumps(self.definition.identity()))
         started = store.read_setting(study, _IDENTITY)
         changes = [] if started is None else list(differences(json.loads(started), wanted))
@@ -115,6 +116,7 @@ class Sweep:
                 f"sweep {self.name}: it was started with other settings: "
                 f"{'; '.join(changes[:3])}{more}; choose another --name or undo the change"
             )
+        store.write_schema(study)
         store.write_setting(study, _IDENTITY, json.dumps(wanted))
         store.write_setting(study, leaderboard.OBJECTIVE, config.objective)
         store.write_setting(study, leaderboard.PLANNED, self.definition.n_runs())
