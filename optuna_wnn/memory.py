@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
+from typing import Annotated
+from typing import Any
 from typing import Final
 from typing import Literal
 from typing import get_args
+
+from pydantic import Strict
 
 from optuna_wnn.errors import InputError
 from optuna_wnn.genome import Genome
@@ -16,6 +21,10 @@ MemoryMode = Literal["wisard", "ternary", "quad_binary", "quad_weighted", "frequ
 Vote = Literal["mean", "log_odds", "confidence"]
 FitnessOn = Literal["validation", "leave_one_out", "leave_block_out"]
 
+# In a file, '0.5' is a text and true is no number; pydantic would take both.
+Real = Annotated[float, Strict()]
+Whole = Annotated[int, Strict()]
+
 # What a cell takes when the trained network is stored: three or four states, or a byte of counts.
 _CELL_BITS: Final[dict[MemoryMode, int]] = {
     "wisard": 2,
@@ -23,6 +32,14 @@ _CELL_BITS: Final[dict[MemoryMode, int]] = {
     "quad_binary": 2,
     "quad_weighted": 2,
     "frequency": 8,
+}
+
+
+_A_NUMBER: Final = numbers.Real, "a number"
+_A_WHOLE_NUMBER: Final = numbers.Integral, "a whole number"
+_NUMBERS: Final[dict[str, tuple[type[Any], str]]] = {
+    **dict.fromkeys(("empty_value", "prior", "sample_rate", "temperature"), _A_NUMBER),
+    **dict.fromkeys(("sample_seed", "blocks", "negatives"), _A_WHOLE_NUMBER),
 }
 
 
@@ -57,14 +74,14 @@ class MemorySettings:
 
     mode: MemoryMode = "frequency"
     vote: Vote = "confidence"
-    empty_value: float = 0.0
-    prior: float = 0.8
-    sample_rate: float = 1.0
-    sample_seed: int = 0
-    temperature: float | Literal["fit"] = 1.0
+    empty_value: Real = 0.0
+    prior: Real = 0.8
+    sample_rate: Real = 1.0
+    sample_seed: Whole = 0
+    temperature: Real | Literal["fit"] = 1.0
     fitness_on: FitnessOn = "validation"
-    blocks: int = 8
-    negatives: int | None = None
+    blocks: Whole = 8
+    negatives: Whole | None = None
 
     def __post_init__(self) -> None:
         choices = (
@@ -84,6 +101,11 @@ class MemorySettings:
                 f"memory.fitness_on: {self.fitness_on} needs cells that count (mode: frequency "
                 f"or ternary), not {self.mode}"
             )
+        for name, (kind, words) in _NUMBERS.items():
+            value = getattr(self, name)
+            is_word = (name, value) in (("temperature", "fit"), ("negatives", None))
+            if not is_word and (isinstance(value, bool) or not isinstance(value, kind)):
+                raise InputError(f"memory.{name}: {words} is needed (it is {value!r})")
         ranges = (
             ("empty_value", 0 <= self.empty_value <= 1, "in [0, 1]"),
             ("prior", 0 < self.prior < math.inf, "above 0"),

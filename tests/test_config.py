@@ -293,6 +293,15 @@ BROKEN: list[tuple[str, str | bytes, str, str]] = [
     ),
     ("hot", MINIMAL + "memory: {temperature: hot}\n", "memory.temperature", "number"),
     ("infinitely hot", MINIMAL + "memory: {temperature: .inf}\n", "memory.temperature", "finite"),
+    ("number in quotes", MINIMAL + "memory: {prior: '0.5'}\n", "memory.prior", "number is needed"),
+    ("true as a number", MINIMAL + "memory: {prior: true}\n", "memory.prior", "number is needed"),
+    ("half blocks", MINIMAL + "memory: {blocks: 2.5}\n", "memory.blocks", "whole number"),
+    (
+        "quoted seed",
+        MINIMAL + "memory: {sample_seed: '1'}\n",
+        "memory.sample_seed",
+        "whole number",
+    ),
     ("no blocks", MINIMAL + "memory: {blocks: 1}\n", "memory.blocks", "at least 2"),
     # what only the task, the backend or the storage can tell
     ("unknown kind", "name: x\ntask: {kind: txt}\n", "task.kind", "not one of python-docs, text"),

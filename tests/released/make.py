@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -56,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
