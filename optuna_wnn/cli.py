@@ -23,8 +23,8 @@ from optuna_wnn.console import SwallowedInterrupts
 from optuna_wnn.console import hearing_termination
 from optuna_wnn.console import open_console
 from optuna_wnn.errors import InputError
-from optuna_wnn.genome import write_atomically
 from optuna_wnn.errors import Terminated
+from optuna_wnn.genome import write_atomically
 from optuna_wnn.jobs import run_jobs
 from optuna_wnn.leaderboard import Entry
 from optuna_wnn.leaderboard import best_run
