@@ -28,6 +28,8 @@ from optuna_wnn.evaluators.chained import chained_result
 from optuna_wnn.evaluators.chained import check_chained
 from optuna_wnn.evaluators.chained import plain_query_votes
 from optuna_wnn.evaluators.finder import VoteFinder
+from optuna_wnn.evaluators.informed import chances
+from optuna_wnn.evaluators.informed import information
 from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.readings import part_reading
 from optuna_wnn.evaluators.readings import temperature_reading
@@ -229,6 +231,7 @@ class Evaluator(ABC):
             raise InputError(f"refine: {steps} steps; give 0 or more")
         if steps and free:
             reading = part_reading(self.task, self.memory, "fitness")
+            TR = os.environ.get("TRICKS", "")
             job = Climb(
                 task=self.task,
                 cells=self.cells,
@@ -238,6 +241,11 @@ class Evaluator(ABC):
                 free=frozenset(free),
                 steps=steps,
                 seed=seed,
+                sampled="sample" in TR,
+                chances=chances(self._information, bounds.visible_inputs)
+                if "inputs" in TR
+                else np.zeros((genome.n_clusters, 0), np.int64),
+                worst=int("neurons" in TR),
             )
             genome = Genome.of_clusters(
                 self._climb(job, [genome.cluster(k) for k in range(genome.n_clusters)])
@@ -406,6 +414,11 @@ class Evaluator(ABC):
         reading = self._temperature_reading
         outputs = self._outputs(genome, next(self._finder.votes([genome], reading))[1])
         return heads.fit_temperature(outputs, reading.examples.targets)
+
+    @cached_property
+    def _information(self) -> NDArray[np.float64]:
+        """What each input tells each cluster."""
+        return information(self.task)
 
     @cached_property
     def _temperature_reading(self) -> Reading:

@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_wnn.evaluators.barrier import wait_for_all
 from optuna_wnn.evaluators.cpu_kernels import mix
 from optuna_wnn.evaluators.general import general_votes
+from optuna_wnn.evaluators.informed import PIECE
+from optuna_wnn.evaluators.informed import SAMPLED
+from optuna_wnn.evaluators.informed import clearly_worse
 from optuna_wnn.evaluators.jit import compiled
 from optuna_wnn.evaluators.judge import Room
 from optuna_wnn.evaluators.judge import bit_loss
@@ -34,9 +36,12 @@ from optuna_wnn.evaluators.refine import DRAW_CLUSTER
 from optuna_wnn.evaluators.refine import DRAW_INPUT
 from optuna_wnn.evaluators.refine import DRAW_NEURON
 from optuna_wnn.evaluators.refine import DRAW_POSITION
+from optuna_wnn.evaluators.refine import DRAW_TRY
+from optuna_wnn.evaluators.refine import TRIES
 
 
 U = np.uint64
+_clearly_worse = compiled(clearly_worse)
 
 
 class Wiring(NamedTuple):
@@ -54,6 +59,8 @@ class Wiring(NamedTuple):
         sums: The sums of the votes, ``int64[K, V]``.
         positives: Which examples read are positive, ``uint8[K, V]``.
         trained: Which training examples are, a bit each, ``uint64[K, ceil(E / 64)]``.
+        chances: See :func:`optuna_wnn.evaluators.informed.chances`, ``int64[K, B]``; without
+            columns if all inputs are drawn alike.
     """
 
     streams: NDArray[np.int64]
@@ -66,6 +73,8 @@ class Wiring(NamedTuple):
     sums: NDArray[np.int64]
     positives: NDArray[np.uint8]
     trained: NDArray[np.uint64]
+    chances: NDArray[np.int64]
+    worst: int
 
 
 class Table(NamedTuple):
@@ -115,7 +124,7 @@ class Source(NamedTuple):
 
 
 class Desk(NamedTuple):
-    """What one thread tries a move on.
+    """What a thread tries a move on.
 
     Attributes:
         observed: The inputs of the moved neuron, ``int32[most bits]``.
@@ -130,22 +139,6 @@ class Desk(NamedTuple):
     ballots: NDArray[np.int32]
     votes: NDArray[np.int32]
     room: Room
-
-
-class Team(NamedTuple):
-    """The threads that climb together.
-
-    Attributes:
-        size: How many there are.
-        barrier: Where they meet.
-        give_way: See :func:`wait_for_all`.
-        losses: What each found, for this round and the one before, ``int64[2, size]``.
-    """
-
-    size: int
-    barrier: NDArray[np.int64]
-    give_way: int
-    losses: NDArray[np.int64]
 
 
 @compiled
@@ -188,6 +181,21 @@ def unobserved(observed: Any, n_bits: int, index: int) -> int:
         if observed[j] <= index:
             index += 1
     return index
+
+
+@compiled
+def draw_input(chances: Any, k: int, observed: Any, visible: int, state: Any) -> int:
+    """Return what :func:`refine.draw_input` returns; no chances are an array without columns."""
+    if chances.shape[1]:
+        row = chances[k]
+        total = row[visible - 1]
+        for trial in range(TRIES if total else 0):
+            input_ = np.searchsorted(row, below(state, total, DRAW_TRY + trial), side="right")
+            place = np.searchsorted(observed, input_)
+            if place == len(observed) or observed[place] != input_:
+                return input_
+    index = below(state, visible - len(observed), DRAW_INPUT)
+    return unobserved(observed, len(observed), index)
 
 
 @compiled
@@ -236,7 +244,11 @@ def draw_neuron(wiring: Any, seed: Any, step: int) -> Any:
         k = below(draw_state(seed, wiring.n_shared, step), wiring.n_shared, DRAW_CLUSTER)
     state = draw_state(seed, wiring.streams[k], step)
     first = wiring.starts[k]
-    return k, first + below(state, wiring.starts[k + 1] - first, DRAW_NEURON), state
+    nn = wiring.starts[k + 1] - first
+    a = below(state, nn, DRAW_NEURON)
+    if wiring.worst:
+        a = max(a, below(state, nn, 6))
+    return k, first + a, state
 
 
 @compiled
@@ -251,13 +263,9 @@ def mark_moved(wiring: Any, seed: Any, n_steps: int, moved: Any) -> None:
 @compiled
 def climb(
     wiring: Any, kept: Any, rule: Any, anew: Any, table: Any, bit: Any, softmax: Any, desk: Any,
-    team: Any, rank: int, seed: Any, first_step: int, last_step: int, current: int,
-) -> int:  # fmt: skip
-    """Try moves, and return the loss after them; every thread of a team calls this.
-
-    In a round each thread tries one of the next moves as if those before it will not be kept.
-    Of those that are no worse the first is kept, and what was found of the moves after it is
-    thrown away: so the moves kept are those of a team of one.
+    sampled: bool, seed: Any, first_step: int, last_step: int, current: Any,
+) -> None:  # fmt: skip
+    """Try moves.
 
     Args:
         wiring: Changed.
@@ -268,71 +276,78 @@ def climb(
         bit: The loss, or ``None`` if it is that of the softmax.
         softmax: That, or ``None``; its state changes.
         desk: The calling thread's own.
-        team: All threads.
-        rank: Which of them calls, from 0 on.
+        sampled: Whether a move must do well on a sample first.
         seed: Decides the moves.
         first_step: The first step.
         last_step: One past the last.
-        current: The loss before.
+        current: The loss on the sample and on the other examples, ``int64[2]``; changed.
     """
     # What is done to None is left out when this is compiled.
-    step, parity = first_step, 0
-    while step < last_step:
-        loss: Any = np.int64(-1)  # no move
-        k, n, state = draw_neuron(wiring, seed, min(step + rank, last_step - 1))
+    for step in range(first_step, last_step):
+        k, n, state = draw_neuron(wiring, seed, step)
         row, n_bits, visible = wiring.rows[n], wiring.bits[k], wiring.visible[k]
+        if n_bits >= visible:
+            continue
         n_neurons = wiring.starts[k + 1] - wiring.starts[k]
         observed, slots = wiring.observed[n], kept.slots[row]
         sums, positives = wiring.sums[k], wiring.positives[k]
         old, new = kept.votes[row], desk.votes
         position = below(state, n_bits, DRAW_POSITION)
-        index = below(state, max(visible - n_bits, 0), DRAW_INPUT)
-        input_ = unobserved(observed, n_bits, index)
-        if step + rank < last_step and n_bits < visible:
-            if anew is not None:
-                moved = desk.observed[:n_bits]
-                copy_into(moved, observed[:n_bits])
-                exchange(moved, desk.observed[n_bits:], n_bits, position, input_)
-                _vote_anew(anew, k, moved, new)
-            if table is not None:
-                words, ones, size = table.train
-                plane, read_plane = words[input_], table.read.words[input_]
-                slot, inverted = U(slots[position]), 2 * ones[input_] > size
-                cells, fresh = kept.cells[row, : 1 << n_bits], desk.fresh[: 1 << n_bits]
-                train, read, seen = kept.train[row], kept.read[row], kept.seen[row]
-                left_out, ballots = table.left_out, desk.ballots
-                count_rarer(train, slot, plane, inverted, wiring.trained[k], fresh)
-                fill_ballots(cells, fresh, seen, slot, inverted, rule, left_out, ballots)
-                read_ballots(read, slot, read_plane, ballots, positives, left_out, new)
-            if bit is not None:
-                loss = bit_loss(bit, n_neurons, sums, old, new, positives, desk.room, current)
-            if softmax is not None:
-                loss = softmax_loss(
-                    softmax, k, n_neurons, sums, old, new, positives, desk.room, current
-                )
-        losses = team.losses[parity]
-        losses[rank] = loss
-        wait_for_all(team.barrier, team.size, team.give_way)
-        winner = 0
-        while winner < team.size and not 0 <= losses[winner] <= current:
-            winner += 1
-        if winner == team.size:
-            step += team.size
-        else:
-            step += winner + 1
-            current = losses[winner]
-            if winner == rank:
-                exchange_votes(sums, old, new, rule.packed, sums)
-                copy_into(old, new)
-                if softmax is not None:
-                    keep_score(softmax, k, n_neurons, sums, positives, desk.room)
+        input_ = draw_input(wiring.chances, k, observed[:n_bits], visible, state)
+        if anew is not None:
+            moved = desk.observed[:n_bits]
+            copy_into(moved, observed[:n_bits])
+            exchange(moved, desk.observed[n_bits:], n_bits, position, input_)
+            _vote_anew(anew, k, moved, new)
+        if table is not None:
+            words, ones, size = table.train
+            plane, read_plane = words[input_], table.read.words[input_]
+            slot, inverted = U(slots[position]), 2 * ones[input_] > size
+            cells, fresh = kept.cells[row, : 1 << n_bits], desk.fresh[: 1 << n_bits]
+            train, read, seen = kept.train[row], kept.read[row], kept.seen[row]
+            left_out, ballots = table.left_out, desk.ballots
+            count_rarer(train, slot, plane, inverted, wiring.trained[k], fresh)
+            fill_ballots(cells, fresh, seen, slot, inverted, rule, left_out, ballots)
+        most = current[0] + current[1]
+        tried = np.zeros(2, np.int64)
+        for part in range(2):  # the sample, the other examples
+            if part == 1 and (
+                tried[0] > most or (sampled and _clearly_worse(tried[0], current[0]))
+            ):
+                tried[1] = most + 1
+                break
+            for first in range(0, len(new), PIECE):
+                if (first // PIECE % SAMPLED == 0) != (part == 0):
+                    continue
+                run = slice(first, first + PIECE)
                 if table is not None:
-                    keep_counts(cells, fresh, slot, inverted)
-                    keep_addresses(train, slot, plane)
-                    if not left_out:
-                        keep_addresses(read, slot, read_plane)
-                    mark_cells(read, len(cells), fresh, seen)
-                exchange(observed, slots, n_bits, position, input_)
-            wait_for_all(team.barrier, team.size, team.give_way)
-        parity = 1 - parity
-    return current
+                    units = slice(first // 64, (first + PIECE) // 64)
+                    read_ballots(
+                        read[run], slot, read_plane[units], ballots, positives[run], left_out,
+                        new[run],
+                    )  # fmt: skip
+                if bit is not None:
+                    tried[part] += bit_loss(
+                        bit, n_neurons, sums[run], old[run], new[run], positives[run], desk.room
+                    )
+                if softmax is not None:
+                    tried[part] += softmax_loss(
+                        softmax, k, run, n_neurons, sums[run], old[run], new[run],
+                        positives[run], desk.room,
+                    )  # fmt: skip
+                if tried[0] + tried[1] > most:
+                    break
+        if tried[0] + tried[1] > most:
+            continue
+        current[0], current[1] = tried[0], tried[1]
+        exchange_votes(sums, old, new, rule.packed, sums)
+        copy_into(old, new)
+        if softmax is not None:
+            keep_score(softmax, k, n_neurons, sums, positives, desk.room)
+        if table is not None:
+            keep_counts(cells, fresh, slot, inverted)
+            keep_addresses(train, slot, plane)
+            if not left_out:
+                keep_addresses(read, slot, read_plane)
+            mark_cells(read, len(cells), fresh, seen)
+        exchange(observed, slots, n_bits, position, input_)

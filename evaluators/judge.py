@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_wnn.evaluators.cpu_kernels import RUN
+from optuna_wnn.evaluators.informed import PIECE
+from optuna_wnn.evaluators.informed import SAMPLED
 from optuna_wnn.evaluators.jit import compiled
 from optuna_wnn.evaluators.loss import LOG_BITS
 from optuna_wnn.evaluators.loss import NAT
@@ -193,57 +195,39 @@ def _class_losses(mass: Any, places: Any, zero: Any, logarithms: Any) -> int:
 
 @compiled
 def bit_loss(
-    bit: Any, n_neurons: int, sums: Any, old: Any, new: Any, positives: Any, room: Any,
-    current: int,
-) -> int:  # fmt: skip
+    bit: Any, n_neurons: int, sums: Any, old: Any, new: Any, positives: Any, room: Any
+) -> int:
     """Return the loss of a bit with a neuron voting ``new`` in place of ``old``.
 
-    Once it is more than ``current``, any number above that may be returned.
+    All arrays are those of up to ``RUN`` examples.
     """
     scale, offset, losses = bit
-    packed, factor, divisor = scale.packed, scale.factor, scale.divisor * n_neurons
     low, top = np.float64(offset), np.float64(len(losses) - 1)
-    totals, steps, _, _ = room
-    loss = 0
-    for first in range(0, len(new), RUN):
-        run = slice(first, first + RUN)
-        signs = positives[run]
-        exchange_votes(sums[run], old[run], new[run], packed, totals)
-        _quantise(totals, packed, factor, divisor, low, top, steps)
-        loss += _bit_losses(steps, signs, losses)
-        if loss > current:
-            return loss
-    return loss
+    totals, steps = room.totals[: len(new)], room.steps[: len(new)]
+    exchange_votes(sums, old, new, scale.packed, totals)
+    _quantise(totals, scale.packed, scale.factor, scale.divisor * n_neurons, low, top, steps)
+    return _bit_losses(steps, positives, losses)
 
 
 @compiled
 def softmax_loss(
-    softmax: Any, k: int, n_neurons: int, sums: Any, old: Any, new: Any, positives: Any,
-    room: Any, current: int,
+    softmax: Any, k: int, run: Any, n_neurons: int, sums: Any, old: Any, new: Any,
+    positives: Any, room: Any,
 ) -> int:  # fmt: skip
     """Return the loss with a neuron of cluster ``k`` voting ``new`` in place of ``old``.
 
-    Once it is more than ``current``, any number above that may be returned.
+    All arrays are those of the examples ``run``, up to ``RUN`` of them.
     """
-    scale, exp, zero, logarithms, reference, all_shares, mass, places = softmax
-    packed, factor, divisor = scale.packed, scale.factor, scale.divisor * n_neurons
-    shares, last = all_shares[k], np.int32(len(exp) - 1)
-    totals, all_scores, all_targets, all_masses = room
-    loss = 0
-    for first in range(0, len(new), RUN):
-        run = slice(first, first + RUN)
-        signs = positives[run]
-        scores, targets = all_scores[: len(signs)], all_targets[: len(signs)]
-        masses = all_masses[: len(signs)]
-        exchange_votes(sums[run], old[run], new[run], packed, totals)
-        _score(totals, packed, factor, divisor, scores)
-        copy_into(targets, places[run])
-        _place(scores, reference[run], signs, zero, last, targets)
-        _add_mass(mass[run], shares[run], exp, scores, masses)
-        loss += _class_losses(masses, targets, zero, logarithms)
-        if loss > current:
-            return loss
-    return loss
+    scale, exp, zero, logarithms, reference, shares, mass, places = softmax
+    last, n = np.int32(len(exp) - 1), len(new)
+    totals, scores, targets, masses = room
+    totals, scores, targets, masses = totals[:n], scores[:n], targets[:n], masses[:n]
+    exchange_votes(sums, old, new, scale.packed, totals)
+    _score(totals, scale.packed, scale.factor, scale.divisor * n_neurons, scores)
+    copy_into(targets, places[run])
+    _place(scores, reference[run], positives, zero, last, targets)
+    _add_mass(mass[run], shares[k, run], exp, scores, masses)
+    return _class_losses(masses, targets, zero, logarithms)
 
 
 @compiled
@@ -272,8 +256,8 @@ def keep_score(softmax: Any, k: int, n_neurons: int, sums: Any, positives: Any, 
 
 
 @compiled
-def rebase(softmax: Any, neurons: Any, sums: Any, positives: Any, room: Any) -> int:
-    """Choose the references of the softmax anew, and return its loss; see ``ClassesLoss``.
+def rebase(softmax: Any, neurons: Any, sums: Any, positives: Any, room: Any, current: Any) -> None:
+    """Choose the references of the softmax anew, and write its loss; see ``ClassesLoss``.
 
     Args:
         softmax: Changed.
@@ -281,13 +265,14 @@ def rebase(softmax: Any, neurons: Any, sums: Any, positives: Any, room: Any) -> 
         sums: Of every cluster's votes, ``int64[K, V]``.
         positives: Which examples are positive, ``uint8[K, V]``.
         room: Changed.
+        current: The loss on the sample and on the other examples, ``int64[2]``.
     """
     scale, exp, zero, logarithms, references, all_shares, all_mass, all_places = softmax
     packed, factor, last = scale.packed, scale.factor, np.int32(len(exp) - 1)
     divisors = scale.divisor * neurons
-    loss = 0
-    for first in range(0, len(all_mass), RUN):
-        run = slice(first, first + RUN)
+    current[:] = 0
+    for first in range(0, len(all_mass), PIECE):
+        run = slice(first, first + PIECE)
         reference, mass, places = references[run], all_mass[run], all_places[run]
         scores, masses = room.steps[: len(mass)], room.mass[: len(mass)]
         for k in range(len(divisors)):
@@ -305,8 +290,8 @@ def rebase(softmax: Any, neurons: Any, sums: Any, positives: Any, room: Any) -> 
             for i in range(len(mass)):
                 shares[i] = exp[np.uint32(scores[i])]
                 mass[i] += shares[i]
-        loss += _class_losses(masses, places, zero, logarithms)
-    return loss
+        part = 0 if first // PIECE % SAMPLED == 0 else 1
+        current[part] += _class_losses(masses, places, zero, logarithms)
 
 
 @compiled

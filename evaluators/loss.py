@@ -8,6 +8,7 @@ bit everywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,8 @@ from optuna_wnn.evaluators.heads import LOG_ODDS_LIMIT
 from optuna_wnn.evaluators.heads import bit_log_odds
 from optuna_wnn.evaluators.heads import cluster_targets
 from optuna_wnn.evaluators.heads import softplus
+from optuna_wnn.evaluators.informed import clearly_worse
+from optuna_wnn.evaluators.informed import in_sample
 
 
 NAT: Final = 1 << 16  # of a loss
@@ -100,14 +103,24 @@ class BitLoss:
         self._is_one = cluster_targets("bits", n_clusters, targets, cluster) == 1
         self._decided = decided  # where the bit costs nothing
 
-    def of(self, sums: NDArray[np.int64], n_neurons: int) -> int:
-        """Return the loss of a cluster's summed votes, ``int64[E]``."""
+    def of(self, sums: NDArray[np.int64], n_neurons: int) -> NDArray[np.int64]:
+        """Return the loss of a cluster's summed votes, ``int64[E]``.
+
+        Returns:
+            The loss on the sample and on the other examples, ``int64[2]``.
+        """
         last = len(self._table) - 1
         index = np.clip(self._quantise(sums, n_neurons) + self._offset, 0, last)
         losses = self._table[np.where(self._is_one, index, last - index)]
         if self._decided is not None:
             losses[self._decided] = 0
-        return int(losses.sum(dtype=np.int64))
+        return in_parts(losses)
+
+
+def in_parts(losses: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the sum of the losses on the sample and that on the other examples, ``int64[2]``."""
+    first = in_sample(len(losses))
+    return np.array([losses[first].sum(dtype=np.int64), losses[~first].sum(dtype=np.int64)])
 
 
 def exp_table(n_classes: int) -> tuple[NDArray[np.int64], int]:
@@ -133,6 +146,19 @@ def log_tables() -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     return whole, np.rint(np.log1p(middles) * NAT).astype(np.int32)
 
 
+def is_kept(tried: NDArray[np.int64], current: NDArray[np.int64], sampled: bool) -> bool:
+    """Return whether a move is kept: it must not make the loss worse.
+
+    Args:
+        tried: The loss after it, on the sample and on the other examples, ``int64[2]``.
+        current: The same before it.
+        sampled: Whether it is dropped where it is clearly worse on the sample.
+    """
+    if sampled and clearly_worse(int(tried[0]), int(current[0])):
+        return False
+    return bool(tried.sum() <= current.sum())
+
+
 class ClassesLoss:
     """The cross-entropy of the softmax over all clusters, summed over examples.
 
@@ -149,7 +175,7 @@ class ClassesLoss:
         self._exp, self._zero = exp_table(n_classes)
         self._whole, self._rest = log_tables()
         self._reference = np.zeros(len(targets), np.int64)
-        self.current = 0
+        self.current = np.zeros(2, np.int64)
 
     def _score(self, sums: NDArray[np.int64], n_neurons: int) -> NDArray[np.int64]:
         return np.clip(self._quantise(sums, n_neurons), -SCORE_LIMIT, SCORE_LIMIT)
@@ -164,25 +190,33 @@ class ClassesLoss:
             self._reference = self._scores.max(axis=0)
             self.current = self._loss(self._scores)
 
-    def try_row(self, cluster: int, sums: NDArray[np.int64], n_neurons: int) -> bool:
-        """Set a cluster's summed votes if the loss becomes no worse; say whether it did."""
+    def try_row(
+        self, cluster: int, sums: NDArray[np.int64], n_neurons: int, sampled: bool
+    ) -> bool:
+        """Set a cluster's summed votes if the loss becomes no worse; say whether it did.
+
+        Args:
+            cluster: Which it is.
+            sums: ``int64[E]``.
+            n_neurons: How many neurons voted.
+            sampled: See :func:`is_kept`.
+        """
         scores = self._scores.copy()
         scores[cluster] = self._score(sums, n_neurons)
         tried = self._loss(scores)
-        if tried > self.current:
+        if not is_kept(tried, self.current, sampled):
             return False
         self._scores, self.current = scores, tried
         return True
 
-    def _loss(self, scores: NDArray[np.int64]) -> int:
+    def _loss(self, scores: NDArray[np.int64]) -> NDArray[np.int64]:
         relative = np.clip(scores - self._reference + self._zero, 0, len(self._exp) - 1)
         mass = np.maximum(self._exp[relative].sum(axis=0), 1)
         bit_length = _bit_length(mass)
         aligned = (mass << (63 - bit_length)) >> (62 - LOG_BITS)  # from the leading one on
         logarithm = self._whole[bit_length] + self._rest[aligned & ((1 << LOG_BITS) - 1)]
         of_target = scores[self._targets, np.arange(len(self._targets))] - self._reference
-        losses = np.maximum(logarithm - of_target * (NAT // SCORE_STEPS), 0)
-        return int(losses.sum())
+        return in_parts(np.maximum(logarithm - of_target * (NAT // SCORE_STEPS), 0))
 
 
 def _bit_length(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from optuna_wnn.evaluators.chained import decided_bits
 from optuna_wnn.evaluators.heads import BIT_HEADS
 from optuna_wnn.evaluators.loss import BitLoss
 from optuna_wnn.evaluators.loss import ClassesLoss
+from optuna_wnn.evaluators.loss import is_kept
 from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
@@ -36,6 +37,8 @@ DRAW_INPUT: Final = 3
 DRAW_DIRECTION: Final = 4
 DRAW_CLUSTER: Final = 5
 DRAW_FIRST_NEURON: Final = 8
+DRAW_TRY: Final = 8  # draws of an input by its chance
+TRIES: Final = 8  # after which an input that is not observed yet is drawn, all alike
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +54,9 @@ class Climb:
         free: The dimensions that may change.
         steps: How many moves are tried, over all clusters.
         seed: Decides the moves.
+        sampled: Whether a move must do well on a sample of the examples first.
+        chances: See :func:`optuna_wnn.evaluators.informed.chances`; without columns if all
+            inputs are drawn alike.
     """
 
     task: Task
@@ -61,6 +67,9 @@ class Climb:
     free: frozenset[Dimension]
     steps: int
     seed: int
+    sampled: bool
+    chances: NDArray[np.int64]
+    worst: int = 0
 
     def share(self, cluster: int) -> int:
         """Return how many of the moves are ``cluster``'s, where each has its own."""
@@ -112,7 +121,7 @@ def climb(
                 moved = propose(job, k, step, wiring[k])
                 if moved is not None:
                     tried = loss.of(sums_of(k, moved), len(moved))
-                    if tried <= current:
+                    if is_kept(tried, current, job.sampled):
                         wiring[k], current = moved, tried
         return wiring
     loss = ClassesLoss(job.cells, job.temperature, len(wiring), targets)
@@ -122,7 +131,7 @@ def climb(
         loss.rebase(step)
         k = Draws(job.seed, len(wiring), step).below(len(wiring), DRAW_CLUSTER)
         moved = propose(job, k, step, wiring[k])
-        if moved is not None and loss.try_row(k, sums_of(k, moved), len(moved)):
+        if moved is not None and loss.try_row(k, sums_of(k, moved), len(moved), job.sampled):
             wiring[k] = moved
     return wiring
 
@@ -142,10 +151,11 @@ def propose(
     free = [dimension for dimension in DIMENSIONS if dimension in job.free]
     dimension = free[draws.below(len(free), DRAW_DIMENSION)]
     visible = int(job.bounds.visible_inputs[cluster])
+    chances = job.chances[cluster]
     n_neurons, n_bits = connections.shape
     if dimension == "connections":
         neuron = draws.below(n_neurons, DRAW_NEURON)
-        rewired = _rewired(connections[neuron], visible, draws)
+        rewired = _rewired(connections[neuron], visible, chances, draws)
         if rewired is None:
             return None
         moved = connections.copy()
@@ -159,7 +169,8 @@ def propose(
     if dimension == "neurons":
         if not grows:
             return connections[:-1]
-        rewired = _rewired(connections[draws.below(n_neurons, DRAW_NEURON)], visible, draws)
+        model = connections[draws.below(n_neurons, DRAW_NEURON)]
+        rewired = _rewired(model, visible, chances, draws)
         return None if rewired is None else np.vstack([connections, rewired])
     if not grows:
         drops = [draws.below(n_bits, DRAW_FIRST_NEURON + i) for i in range(n_neurons)]
@@ -182,12 +193,34 @@ def unobserved(observed: NDArray[np.int32], index: int) -> int:
     return index
 
 
-def _rewired(observed: NDArray[np.int32], visible: int, draws: Draws) -> NDArray[np.int32] | None:
+def draw_input(
+    observed: NDArray[np.int32], visible: int, chances: NDArray[np.int64], draws: Draws
+) -> int:
+    """Return an input that is not in ``observed`` (ascending), drawn by its chance.
+
+    Args:
+        observed: At least one visible input is not in it.
+        visible: How many inputs there are.
+        chances: Of this cluster, added up; without entries, all inputs are drawn alike.
+        draws: Where randomness comes from.
+    """
+    if len(chances) and chances[visible - 1]:
+        total = int(chances[visible - 1])
+        for trial in range(TRIES):
+            drawn = draws.below(total, DRAW_TRY + trial)
+            input_ = int(np.searchsorted(chances, drawn, side="right"))
+            if input_ not in observed:
+                return input_
+    return unobserved(observed, draws.below(visible - len(observed), DRAW_INPUT))
+
+
+def _rewired(
+    observed: NDArray[np.int32], visible: int, chances: NDArray[np.int64], draws: Draws
+) -> NDArray[np.int32] | None:
     """Return a neuron's inputs with one of them exchanged, ascending; ``None`` if it sees all."""
     if len(observed) >= visible:
         return None
     position = draws.below(len(observed), DRAW_POSITION)
-    added = unobserved(observed, draws.below(visible - len(observed), DRAW_INPUT))
     rewired = observed.copy()
-    rewired[position] = added
+    rewired[position] = draw_input(observed, visible, chances, draws)
     return np.sort(rewired)

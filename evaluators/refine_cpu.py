@@ -14,14 +14,11 @@ from numpy.typing import NDArray
 
 from optuna_wnn.evaluators import climbing
 from optuna_wnn.evaluators import recount
-from optuna_wnn.evaluators.barrier import GIVE_WAY
-from optuna_wnn.evaluators.barrier import make_barrier
 from optuna_wnn.evaluators.cells import sample_threshold
 from optuna_wnn.evaluators.chained import decided_bits
 from optuna_wnn.evaluators.climbing import Desk
 from optuna_wnn.evaluators.climbing import Source
 from optuna_wnn.evaluators.climbing import Table
-from optuna_wnn.evaluators.climbing import Team
 from optuna_wnn.evaluators.climbing import Wiring
 from optuna_wnn.evaluators.cpu_kernels import KINDS
 from optuna_wnn.evaluators.cpu_kernels import TRANSITIONS
@@ -121,14 +118,12 @@ class Refiner:
                 self._plan([k], [connections], self.job.share(k))
                 for k, connections in enumerate(wiring)
             ]
-        threads = self.evaluator.threads
-        at_once = min(threads, len(plans))
-        team = threads // at_once
-        rows = self._rows(plans, at_once)
+        rows = self._rows(plans, min(self.evaluator.threads, len(plans)))
         if rows.shape.n_train:
             self._planes()  # before any thread needs them
-        jobs = [(plan, rows, team, stop) for plan in plans]
-        refined = self.evaluator.in_threads(self._climb, jobs, stop)
+        refined = self.evaluator.in_threads(
+            self._climb, [(plan, rows, stop) for plan in plans], stop
+        )
         self.evaluator.rows = rows
         return [connections for climbed in refined for connections in climbed]
 
@@ -139,15 +134,12 @@ class Refiner:
         climbing.mark_moved(self._draws(clusters, wiring), self.seed, n_steps, moved)
         return _Plan(clusters, wiring, moved == 1, n_steps)
 
-    def _climb(
-        self, plan: _Plan, rows: Rows, team_size: int, stop: Event
-    ) -> list[NDArray[np.int32]]:
+    def _climb(self, plan: _Plan, rows: Rows, stop: Event) -> list[NDArray[np.int32]]:
         """Let some clusters climb together, and return their connections."""
         job = self.job
-        state = _State(self, plan, rows, team_size, stop)
-        wiring, room = state.wiring, state.desks[0].room
-        team = Team(team_size, make_barrier(), GIVE_WAY, np.zeros((2, team_size), np.int64))
-        bit, softmax, decided, current = None, None, None, 0
+        state = _State(self, plan, rows)
+        wiring = state.wiring
+        bit, softmax, decided, current = None, None, None, np.zeros(2, np.int64)
         if self.softmax:
             softmax = self._softmax(len(plan.clusters))
         else:
@@ -157,7 +149,7 @@ class Refiner:
             cluster = plan.clusters[0]
             decided = decided_bits(job.task, targets, cluster)
             loss = BitLoss(job.cells, job.task.n_clusters, cluster, targets, decided)
-            current = loss.of(wiring.sums[0], len(plan.wiring[0]))
+            current[:] = loss.of(wiring.sums[0], len(plan.wiring[0]))
             if decided is not None:
                 wiring.sums[0, decided] -= _SURE_ZERO[job.cells.packed]
         for first in range(0, plan.n_steps, _MOVES_AT_A_TIME):
@@ -165,14 +157,12 @@ class Refiner:
                 break
             if softmax is not None and first % REBASE_EVERY == 0:
                 neurons = np.diff(wiring.starts)
-                current = rebase(softmax, neurons, wiring.sums, wiring.positives, room)
+                rebase(softmax, neurons, wiring.sums, wiring.positives, state.desk.room, current)
             last = min(first + _MOVES_AT_A_TIME, plan.n_steps)
-            jobs = [
-                (wiring, rows.kept, self.rule, state.anew, state.table, bit, softmax,
-                 state.desks[rank], team, rank, self.seed, first, last, current)
-                for rank in range(team_size)
-            ]  # fmt: skip
-            current = self.evaluator.in_threads(climbing.climb, jobs, stop)[0]
+            climbing.climb(
+                wiring, rows.kept, self.rule, state.anew, state.table, bit, softmax, state.desk,
+                job.sampled, self.seed, first, last, current,
+            )  # fmt: skip
         if decided is not None:
             wiring.sums[0, decided] += _SURE_ZERO[job.cells.packed]
         return state.finish()
@@ -211,6 +201,8 @@ class Refiner:
             sums=np.zeros((len(wiring), 0), np.int64),
             positives=np.zeros((len(wiring), 0), np.uint8),
             trained=np.zeros((len(wiring), 0), np.uint64),
+            chances=self.job.chances[list(clusters)],
+            worst=self.job.worst,
         )
 
     def _rows(self, plans: Sequence[_Plan], at_once: int) -> Rows:
@@ -266,9 +258,7 @@ class Refiner:
 class _State:
     """What the climb of some clusters changes."""
 
-    def __init__(
-        self, refiner: Refiner, plan: _Plan, rows: Rows, team_size: int, stop: Event
-    ) -> None:
+    def __init__(self, refiner: Refiner, plan: _Plan, rows: Rows) -> None:
         self.refiner, self.plan, self.rows = refiner, plan, rows
         shape = rows.shape
         counted = shape.n_train > 0
@@ -276,16 +266,13 @@ class _State:
         self.table = refiner.table() if counted else None
         self.anew = None if counted else self.source
         n_cells = (1 << shape.n_bits) if counted else 0
-        self.desks = [
-            Desk(
-                observed=np.zeros(2 * shape.n_bits, np.int32),
-                fresh=np.zeros(max(n_cells, 8), np.uint64),
-                ballots=np.zeros(2 * n_cells, np.int32),
-                votes=np.zeros(shape.n_read, np.int32),
-                room=make_room(),
-            )
-            for _ in range(team_size)
-        ]
+        self.desk = Desk(
+            observed=np.zeros(2 * shape.n_bits, np.int32),
+            fresh=np.zeros(max(n_cells, 8), np.uint64),
+            ballots=np.zeros(2 * n_cells, np.int32),
+            votes=np.zeros(shape.n_read, np.int32),
+            room=make_room(),
+        )
         self.wiring = refiner._draws(plan.clusters, plan.wiring)._replace(
             sums=np.zeros((len(plan.wiring), shape.n_read), np.int64),
             positives=self.source.read_positives,
@@ -294,9 +281,7 @@ class _State:
         self.moved = np.flatnonzero(plan.moved)
         taken, known = rows.take(self._keys())
         self.wiring.rows[self.moved] = taken
-        missing = self.moved[~known]
-        parts = [(missing[rank::team_size], self.desks[rank]) for rank in range(team_size)]
-        refiner.evaluator.in_threads(self._set_up, parts, stop)
+        self._set_up(self.moved[~known])
         self._scores = np.zeros((len(plan.moved), 2), np.int64)
         for k in range(len(plan.wiring)):
             self._add_up(k)
@@ -317,12 +302,12 @@ class _State:
             keys.append((self.plan.clusters[k], observed.tobytes()))
         return keys
 
-    def _set_up(self, neurons: NDArray[np.int64], desk: Desk) -> None:
+    def _set_up(self, neurons: NDArray[np.int64]) -> None:
         for n in neurons.tolist():
             k, observed = self._observed(n)
             climbing.set_up(
                 self.source, self.anew, self.table, self.rows.kept, int(self.wiring.rows[n]), k,
-                observed, desk,
+                observed, self.desk,
             )  # fmt: skip
 
     def _add_up(self, k: int) -> None:
