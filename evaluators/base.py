@@ -51,6 +51,7 @@ from optuna_wnn.tasks.base import Task
 
 
 EvaluationPart = Literal["fitness", "validation", "test"]
+Moves = Literal["blind", "informed"]
 
 _FLAGS_BYTES = 1 << 26  # for which examples are positive ones of a cluster
 _MOST_NEURONS = 1 << 16  # of a cluster: votes are 16 bits wide, their sums 32
@@ -99,8 +100,9 @@ class Evaluator(ABC):
         memory: What cells hold and how they vote; ``None`` takes the defaults.
         threads: How many threads may work at once; ``None`` takes the processors that this
             process may use.
-        cache_bytes: Most bytes of votes that are kept for clusters that come again; ``None``
-            takes a sixteenth of the machine's memory, 0 keeps nothing.
+        cache_bytes: Most bytes that are kept between calls: votes of clusters that come again,
+            and in up to half of it what refinement knows of neurons; ``None`` takes a sixteenth
+            of the machine's memory, 0 keeps nothing. A call may need more while it runs.
         device_bytes: Most bytes of a GPU's memory that are used; only the ``mlx`` backend does.
 
     Raises:
@@ -199,6 +201,7 @@ class Evaluator(ABC):
         free: Collection[Dimension],
         steps: int,
         seed: int,
+        moves: Moves = "blind",
     ) -> tuple[Genome, Evaluation]:
         """Make ``steps`` small random moves, keep each that makes the fitness loss no worse.
 
@@ -215,6 +218,10 @@ class Evaluator(ABC):
             free: The dimensions that may change.
             steps: How many moves are tried, over all clusters.
             seed: Decides the moves: the same seed gives the same genome on every backend.
+            moves: Under ``informed``, an input is proposed the more often the more it tells by
+                itself of the cluster's target bit, and never if it does not vary; and a move must
+                first make the loss no worse on an eighth of the examples. Under ``blind`` all
+                inputs are proposed alike, and every move is tried on all examples.
 
         Returns:
             The refined genome, its neurons in best-first order, and its evaluation on
@@ -231,7 +238,6 @@ class Evaluator(ABC):
             raise InputError(f"refine: {steps} steps; give 0 or more")
         if steps and free:
             reading = part_reading(self.task, self.memory, "fitness")
-            TR = os.environ.get("TRICKS", "")
             job = Climb(
                 task=self.task,
                 cells=self.cells,
@@ -241,11 +247,8 @@ class Evaluator(ABC):
                 free=frozenset(free),
                 steps=steps,
                 seed=seed,
-                sampled="sample" in TR,
-                chances=chances(self._information, bounds.visible_inputs)
-                if "inputs" in TR
-                else np.zeros((genome.n_clusters, 0), np.int64),
-                worst=int("neurons" in TR),
+                sampled=moves == "informed",
+                chances=self._chances(bounds, moves),
             )
             genome = Genome.of_clusters(
                 self._climb(job, [genome.cluster(k) for k in range(genome.n_clusters)])
@@ -414,6 +417,11 @@ class Evaluator(ABC):
         reading = self._temperature_reading
         outputs = self._outputs(genome, next(self._finder.votes([genome], reading))[1])
         return heads.fit_temperature(outputs, reading.examples.targets)
+
+    def _chances(self, bounds: Bounds, moves: Moves) -> NDArray[np.int64]:
+        if moves == "blind":
+            return np.zeros((self.task.n_clusters, 0), np.int64)
+        return chances(self._information, bounds.visible_inputs.tolist())
 
     @cached_property
     def _information(self) -> NDArray[np.float64]:

@@ -53,6 +53,14 @@ class VoteCache:
                 self._kept.move_to_end(key)
             return kept
 
+    def take(self, key: Hashable) -> Any | None:
+        """Return what was put under ``key``, if it is still known, and forget it."""
+        with self._lock:
+            kept = self._kept.pop(key, None)
+            if kept is not None:
+                self.nbytes -= kept.nbytes
+            return kept
+
     def put(self, key: Hashable, kept: Sized) -> None:
         """Remember something, and forget old things until all fit."""
         with self._lock:

@@ -12,7 +12,6 @@ from optuna_wnn.evaluators.cpu_kernels import mix
 from optuna_wnn.evaluators.general import general_votes
 from optuna_wnn.evaluators.informed import PIECE
 from optuna_wnn.evaluators.informed import SAMPLED
-from optuna_wnn.evaluators.informed import clearly_worse
 from optuna_wnn.evaluators.jit import compiled
 from optuna_wnn.evaluators.judge import Room
 from optuna_wnn.evaluators.judge import bit_loss
@@ -41,7 +40,6 @@ from optuna_wnn.evaluators.refine import TRIES
 
 
 U = np.uint64
-_clearly_worse = compiled(clearly_worse)
 
 
 class Wiring(NamedTuple):
@@ -74,7 +72,6 @@ class Wiring(NamedTuple):
     positives: NDArray[np.uint8]
     trained: NDArray[np.uint64]
     chances: NDArray[np.int64]
-    worst: int
 
 
 class Table(NamedTuple):
@@ -184,7 +181,7 @@ def unobserved(observed: Any, n_bits: int, index: int) -> int:
 
 
 @compiled
-def draw_input(chances: Any, k: int, observed: Any, visible: int, state: Any) -> int:
+def draw_input(chances: Any, k: int, observed: Any, visible: int, state: Any) -> Any:
     """Return what :func:`refine.draw_input` returns; no chances are an array without columns."""
     if chances.shape[1]:
         row = chances[k]
@@ -244,11 +241,7 @@ def draw_neuron(wiring: Any, seed: Any, step: int) -> Any:
         k = below(draw_state(seed, wiring.n_shared, step), wiring.n_shared, DRAW_CLUSTER)
     state = draw_state(seed, wiring.streams[k], step)
     first = wiring.starts[k]
-    nn = wiring.starts[k + 1] - first
-    a = below(state, nn, DRAW_NEURON)
-    if wiring.worst:
-        a = max(a, below(state, nn, 6))
-    return k, first + a, state
+    return k, first + below(state, wiring.starts[k + 1] - first, DRAW_NEURON), state
 
 
 @compiled
@@ -276,7 +269,7 @@ def climb(
         bit: The loss, or ``None`` if it is that of the softmax.
         softmax: That, or ``None``; its state changes.
         desk: The calling thread's own.
-        sampled: Whether a move must do well on a sample first.
+        sampled: Whether a move must first make the loss on the sample no worse.
         seed: Decides the moves.
         first_step: The first step.
         last_step: One past the last.
@@ -311,12 +304,11 @@ def climb(
         most = current[0] + current[1]
         tried = np.zeros(2, np.int64)
         for part in range(2):  # the sample, the other examples
-            if part == 1 and (
-                tried[0] > most or (sampled and _clearly_worse(tried[0], current[0]))
-            ):
+            if sampled and part == 1 and tried[0] > current[0]:
                 tried[1] = most + 1
-                break
             for first in range(0, len(new), PIECE):
+                if tried[0] + tried[1] > most:
+                    break
                 if (first // PIECE % SAMPLED == 0) != (part == 0):
                     continue
                 run = slice(first, first + PIECE)
@@ -335,8 +327,6 @@ def climb(
                         softmax, k, run, n_neurons, sums[run], old[run], new[run],
                         positives[run], desk.room,
                     )  # fmt: skip
-                if tried[0] + tried[1] > most:
-                    break
         if tried[0] + tried[1] > most:
             continue
         current[0], current[1] = tried[0], tried[1]

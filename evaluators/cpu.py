@@ -31,7 +31,6 @@ from optuna_wnn.evaluators.refine import Climb
 from optuna_wnn.evaluators.refine_cpu import MOST_REFINED
 from optuna_wnn.evaluators.refine_cpu import Refiner
 from optuna_wnn.evaluators.refine_cpu import make_planes
-from optuna_wnn.evaluators.rows import Rows
 from optuna_wnn.evaluators.token_blocks import TokenBlocks
 from optuna_wnn.evaluators.tokens import BlockTerms
 from optuna_wnn.evaluators.votes import Cluster
@@ -68,7 +67,6 @@ class CpuEvaluator(Evaluator):
             task, memory, threads=threads, cache_bytes=cache_bytes, device_bytes=device_bytes
         )
         self._planes: dict[str, Planes] = {}
-        self.rows: Rows | None = None  # of the last climb
         self._by_word: dict[tuple[str, int], NDArray[np.uint64]] = {}
 
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:

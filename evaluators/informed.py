@@ -1,4 +1,4 @@
-"""What informed moves know: which inputs tell something, and which examples are looked at first."""
+"""What informed moves know: what inputs tell, and which examples are looked at first."""
 
 from __future__ import annotations
 
@@ -14,15 +14,9 @@ from optuna_wnn.tasks.base import Task
 
 PIECE: Final = 256  # examples that are in the sample together, or not; a multiple of 64
 SAMPLED: Final = 8  # every so many pieces
-_SLACK: Final = 10  # 2**-10 of the loss on the sample may be lost there
 _ANYWAY: Final = 64  # chance of an input that tells nothing but varies
 _TELLING: Final = 192  # mean chance on top of it, in proportion to what the input tells
 _AT_ONCE: Final = 4096  # examples unpacked at a time
-
-
-def clearly_worse(tried: int, current: int) -> bool:
-    """Return whether a move that has this loss on the sample need not be tried on the rest."""
-    return tried > current + (current >> _SLACK)
 
 
 def in_sample(n_examples: int) -> NDArray[np.bool_]:

@@ -22,7 +22,6 @@ from optuna_wnn.evaluators.heads import LOG_ODDS_LIMIT
 from optuna_wnn.evaluators.heads import bit_log_odds
 from optuna_wnn.evaluators.heads import cluster_targets
 from optuna_wnn.evaluators.heads import softplus
-from optuna_wnn.evaluators.informed import clearly_worse
 from optuna_wnn.evaluators.informed import in_sample
 
 
@@ -152,9 +151,9 @@ def is_kept(tried: NDArray[np.int64], current: NDArray[np.int64], sampled: bool)
     Args:
         tried: The loss after it, on the sample and on the other examples, ``int64[2]``.
         current: The same before it.
-        sampled: Whether it is dropped where it is clearly worse on the sample.
+        sampled: Whether it must not make the loss on the sample worse either.
     """
-    if sampled and clearly_worse(int(tried[0]), int(current[0])):
+    if sampled and tried[0] > current[0]:
         return False
     return bool(tried.sum() <= current.sum())
 

@@ -361,12 +361,16 @@ def move_bit(addresses: Any, slot: Any, word: Any, out: Any) -> None:
 @compiled
 def keep_addresses(addresses: Any, slot: Any, plane: Any) -> None:
     """Let address bit ``slot`` be the input whose ``plane`` is given."""
-    moved = np.empty(64, np.uint32)
+    place = np.uint32(slot)
+    keep = ~(np.uint32(1) << place)
     for unit in range(len(plane)):
-        run = addresses[64 * unit : 64 * unit + 64]
-        move_bit(run, slot, plane[unit], moved)
-        for i in range(len(run)):
-            run[i] = moved[i]
+        for half in range(2):  # 32 bits at a time: so the vectors are of 32 bits
+            first = 64 * unit + 32 * half
+            run = addresses[first : first + 32]
+            word = np.uint32(plane[unit] >> U(32 * half))
+            for i in range(len(run)):
+                bit = (word >> np.uint32(i)) & np.uint32(1)
+                run[i] = (run[i] & keep) | (bit << place)
 
 
 @compiled

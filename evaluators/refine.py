@@ -54,7 +54,7 @@ class Climb:
         free: The dimensions that may change.
         steps: How many moves are tried, over all clusters.
         seed: Decides the moves.
-        sampled: Whether a move must do well on a sample of the examples first.
+        sampled: Whether a move must first make the loss on a sample of the examples no worse.
         chances: See :func:`optuna_wnn.evaluators.informed.chances`; without columns if all
             inputs are drawn alike.
     """
@@ -69,7 +69,6 @@ class Climb:
     seed: int
     sampled: bool
     chances: NDArray[np.int64]
-    worst: int = 0
 
     def share(self, cluster: int) -> int:
         """Return how many of the moves are ``cluster``'s, where each has its own."""

@@ -59,6 +59,7 @@ MOST_REFINED: Final = 1 << 14  # neurons of a cluster that the compiled climb ta
 # Taken off the votes of a bit that is decided: whatever its neurons vote (as long as they are no
 # more than MOST_REFINED) it is then so surely 0, as it must be, that it costs nothing.
 _SURE_ZERO: Final = {True: 1 << 62, False: 1 << 40}  # packed or not
+_ROWS: Final = "rows of the last climb"  # where the evaluator's cache has them
 _CLIMBS_KEPT: Final = 8  # at most, of as many neurons as the first moves
 _SHARE_OF_MEMORY: Final = 4  # of what is free; above it, moved neurons are trained anew
 
@@ -124,7 +125,8 @@ class Refiner:
         refined = self.evaluator.in_threads(
             self._climb, [(plan, rows, stop) for plan in plans], stop
         )
-        self.evaluator.rows = rows
+        if rows.nbytes <= self.evaluator.cache.capacity // 2:
+            self.evaluator.cache.put(_ROWS, rows)
         return [connections for climbed in refined for connections in climbed]
 
     def _plan(
@@ -202,7 +204,6 @@ class Refiner:
             positives=np.zeros((len(wiring), 0), np.uint8),
             trained=np.zeros((len(wiring), 0), np.uint64),
             chances=self.job.chances[list(clusters)],
-            worst=self.job.worst,
         )
 
     def _rows(self, plans: Sequence[_Plan], at_once: int) -> Rows:
@@ -212,7 +213,7 @@ class Refiner:
         n_read, name = len(self.job.reading.examples), self.job.reading.name
         shape = RowShape(name, widest, len(self.train), n_read, self.left_out)
         room = psutil.virtual_memory().available // _SHARE_OF_MEMORY
-        last, self.evaluator.rows = self.evaluator.rows, None  # no other climb may use them now
+        last: Rows | None = self.evaluator.cache.take(_ROWS)  # no other climb may use them now
         counted = self.countable and widest <= DENSE_BITS
         if last is not None and last.shape == shape and last.n_rows >= needed and counted:
             return last
@@ -221,7 +222,7 @@ class Refiner:
         if last is not None and last.shape == shape and last.n_rows >= needed:
             return last
         moved = sum(int(plan.moved.sum()) for plan in plans)
-        affordable = self.evaluator.cache.capacity // shape.nbytes
+        affordable = self.evaluator.cache.capacity // 2 // shape.nbytes
         return Rows(shape, max(needed, min(affordable, _CLIMBS_KEPT * moved)))
 
     def _planes(self) -> tuple[Planes, Planes]:

@@ -75,8 +75,9 @@ def create_evaluator(
             ``cpu`` or ``reference``.
         threads: How many threads may work at once; ``None`` takes the processors that this
             process may use. The result does not depend on it.
-        cache_bytes: Most bytes of votes that are kept for clusters that come again; ``None``
-            takes a sixteenth of the machine's memory, 0 keeps nothing.
+        cache_bytes: Most bytes that are kept between calls: votes of clusters that come again,
+            and in up to half of it what refinement knows of neurons; ``None`` takes a sixteenth
+            of the machine's memory, 0 keeps nothing. A call may need more while it runs.
         device_bytes: Most bytes of the GPU's memory that a launch of ``mlx`` takes, the examples
             with it; ``None`` takes half of what the system recommends.
 

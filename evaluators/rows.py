@@ -87,6 +87,11 @@ class Rows:
         self._known: OrderedDict[Hashable, int] = OrderedDict()
         self._lock = Lock()
 
+    @property
+    def nbytes(self) -> int:
+        """The memory that they take once all are written."""
+        return self.n_rows * self.shape.nbytes
+
     def take(self, keys: Sequence[Hashable]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return a row for each neuron, to be given back, and whether it is in there already."""
         with self._lock:

@@ -191,6 +191,9 @@ class SearchSection(Section):
         min_generations: Generations that a phase has in any case.
         min_improvement: What counts as progress: the share by which the best loss must fall.
         refine_steps: Single moves that each trial tries by itself before it reports.
+        refine_moves: Whether those moves are drawn alike and each is tried on all examples
+            (``blind``), or inputs that tell more are proposed more often and a move that fails
+            on an eighth of the examples is dropped (``informed``).
         population_size: Genomes that survive a generation of a genetic algorithm, and seeds that
             a phase takes from the one before.
         tournament_size: Genomes that compete to become a parent.
@@ -210,6 +213,7 @@ class SearchSection(Section):
     min_generations: NonNegative = 3
     min_improvement: Improvement = 0.001
     refine_steps: NonNegative = 0
+    refine_moves: Literal["blind", "informed"] = "blind"
     population_size: Annotated[int, Field(ge=2, strict=True)] = 20
     tournament_size: Count = 3
     crossover_rate: Share = 0.8

@@ -283,7 +283,9 @@ class PhasedSearch:
         if phase.refine_steps:
             # The handle seeds it: what a genome is refined to depends on nothing else.
             bounds, steps = self.spaces[index].bounds, phase.refine_steps
-            return self.evaluator.refine(genome, bounds, phase.free, steps, genome.handle)
+            return self.evaluator.refine(
+                genome, bounds, phase.free, steps, genome.handle, phase.refine_moves
+            )
         evaluation = self.evaluator.evaluate(genome)
         return genome.reordered(evaluation.neuron_order), evaluation
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optuna_wnn.evaluators import Evaluator
+from optuna_wnn.evaluators.base import Moves
 from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Dimension
 from optuna_wnn.genome import Genome
@@ -79,12 +80,13 @@ def plan(search: PhasedSearch) -> Plan:
     evaluator.evaluate(timed)
     evaluation = time.perf_counter() - started
 
-    moves: dict[tuple[str, ...], tuple[float, float]] = {}
+    timings: dict[tuple[tuple[str, ...], str], tuple[float, float]] = {}
     phases = []
     for phase, space in zip(config.phases, search.spaces, strict=True):
-        if phase.refine_steps and phase.free not in moves:
-            moves[phase.free] = _refinement(evaluator, timed, space.bounds, phase.free)
-        fixed, each = moves.get(phase.free, (0.0, 0.0)) if phase.refine_steps else (0.0, 0.0)
+        kind = phase.free, phase.refine_moves
+        if phase.refine_steps and kind not in timings:
+            timings[kind] = _refinement(evaluator, timed, space.bounds, *kind)
+        fixed, each = timings[kind] if phase.refine_steps else (0.0, 0.0)
         seconds = max(evaluation, fixed) + phase.refine_steps * each
         total = phase.trials * seconds
         phases.append(PhasePlan(phase.label, phase.trials, phase.refine_steps, total))
@@ -105,13 +107,17 @@ def plan(search: PhasedSearch) -> Plan:
 
 
 def _refinement(
-    evaluator: Evaluator, genome: Genome, bounds: Bounds, free: tuple[Dimension, ...]
+    evaluator: Evaluator,
+    genome: Genome,
+    bounds: Bounds,
+    free: tuple[Dimension, ...],
+    moves: Moves,
 ) -> tuple[float, float]:
     """Return the seconds that a refinement takes in any case, and those of each move."""
     seconds = []
     for steps in (1, 1, 1 + _STEPS):  # the first one compiles
         started = time.perf_counter()
-        evaluator.refine(genome, bounds, free, steps, 0)
+        evaluator.refine(genome, bounds, free, steps, 0, moves)
         seconds.append(time.perf_counter() - started)
     return seconds[1], max(0.0, seconds[2] - seconds[1]) / _STEPS
 

@@ -28,6 +28,7 @@ from optuna_wnn import store
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import Evaluation
 from optuna_wnn.evaluators.base import EvaluationPart
+from optuna_wnn.evaluators.base import Moves
 from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Dimension
 from optuna_wnn.genome import Genome
@@ -203,7 +204,13 @@ class Refiner(DigestEvaluator):
         self.told: list[tuple[frozenset[Dimension], int, int]] = []
 
     def refine(
-        self, genome: Genome, bounds: Bounds, free: Collection[Dimension], steps: int, seed: int
+        self,
+        genome: Genome,
+        bounds: Bounds,
+        free: Collection[Dimension],
+        steps: int,
+        seed: int,
+        moves: Moves = "blind",
     ) -> tuple[Genome, Evaluation]:
         self.told.append((frozenset(free), steps, seed))
         refined = genome.of_clusters(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,16 @@ from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.evaluators import heads
 from optuna_wnn.evaluators import loss
+from optuna_wnn.evaluators.base import Moves
 from optuna_wnn.evaluators.cells import make_cells
 from optuna_wnn.evaluators.cpu import CpuEvaluator
+from optuna_wnn.evaluators.informed import chances
+from optuna_wnn.evaluators.informed import in_sample
+from optuna_wnn.evaluators.informed import information
 from optuna_wnn.evaluators.loss import NAT
 from optuna_wnn.evaluators.loss import BitLoss
 from optuna_wnn.evaluators.loss import ClassesLoss
+from optuna_wnn.evaluators.loss import is_kept
 from optuna_wnn.evaluators.reference import ReferenceEvaluator
 from optuna_wnn.evaluators.refine import Climb
 from optuna_wnn.evaluators.refine import Draws
@@ -43,6 +49,7 @@ from optuna_wnn.tasks.base import Task
 
 
 CONNECTIONS: set[Dimension] = {"connections"}
+MOVES: tuple[Moves, ...] = ("blind", "informed")
 HEADS: tuple[Head, ...] = ("bits", "chained_bits", "classes")
 
 
@@ -57,11 +64,13 @@ def bounds_of(task: Task, visible: tuple[int, ...] | None = None) -> Bounds:
 def test_the_compiled_climb_keeps_the_moves_of_the_plain_one(data: st.DataObject) -> None:
     task, memory = data.draw(tasks()), data.draw(memory_settings())
     genome = data.draw(genomes(task, most_bits=25))
+    moves: Moves = data.draw(st.sampled_from(MOVES))
     job = (
         bounds_of(task),
         CONNECTIONS,
         data.draw(st.integers(1, 30)),
         data.draw(st.integers()),
+        moves,
     )
     plain, _ = ReferenceEvaluator(task, memory).refine(genome, *job)
     for threads in (1, 3):
@@ -88,6 +97,70 @@ def test_all_ways_to_climb_agree_over_many_moves(
     assert CpuEvaluator(task, memory, threads=1).refine(*job)[0] == plain
 
 
+@pytest.mark.parametrize("backend", USABLE)
+@pytest.mark.parametrize("head", HEADS)
+def test_informed_moves_are_the_same_on_every_backend(backend: str, head: Head) -> None:
+    task = make_task(head, sizes=(600, 3000, 5))  # more than the sample
+    genome = make_genome(task, 4, [3, 6])
+    for free in (CONNECTIONS, set(DIMENSIONS)):
+        job = (genome, bounds_of(task), free, 60, 5)
+        plain, before = ReferenceEvaluator(task).refine(*job, "informed")
+        refined, evaluation = create_evaluator(task, backend=backend).refine(*job, "informed")
+        assert refined == plain
+        assert refined != ReferenceEvaluator(task).refine(*job)[0]
+        assert evaluation.cross_entropy == before.cross_entropy
+
+
+def test_a_move_that_fails_on_the_sample_is_not_kept() -> None:
+    current = np.array([5, 5])
+    assert is_kept(np.array([5, 5]), current, sampled=True)
+    assert not is_kept(np.array([6, 1]), current, sampled=True)
+    assert is_kept(np.array([6, 1]), current, sampled=False)
+    assert not is_kept(np.array([4, 7]), current, sampled=True)
+
+
+def test_the_sample_is_an_eighth_spread_over_all_examples() -> None:
+    sample = in_sample(1 << 16)
+    assert sample.mean() == 1 / 8
+    assert np.ptp(sample.reshape(8, -1).sum(axis=1)) == 0
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_information_is_that_of_the_joint_distribution(head: Head) -> None:
+    task = make_task(head, n_inputs=70)
+    nats = information(task)
+    inputs = np.unpackbits(task.train.inputs.view(np.uint8), axis=1, bitorder="little")
+    for k, i in [(0, 0), (2, 1), (1, 69)]:
+        target = heads.cluster_targets(head, task.n_clusters, task.train.targets, k)
+        joint = np.bincount(2 * target + inputs[:, i], minlength=4).reshape(2, 2) / len(target)
+        apart = np.outer(joint.sum(axis=1), joint.sum(axis=0))
+        assert nats[k, i] == pytest.approx(np.sum(joint * np.log(joint / apart)), abs=1e-9)
+
+
+def test_an_input_that_never_varies_is_never_proposed() -> None:
+    task = make_task(n_inputs=20)
+    still = np.uint64(1 << 3 | 1 << 11)
+    train = replace(task.train, inputs=(task.train.inputs | still) ^ np.uint64(1 << 3))
+    task = replace(task, train=train)
+    genome = make_genome(task, 3, [4])
+    for backend in ("cpu", "reference"):
+        refined, _ = create_evaluator(task, backend=backend).refine(
+            genome, bounds_of(task), CONNECTIONS, 90, 1, "informed"
+        )
+        before, after = (np.bincount(g.connections, minlength=20) for g in (genome, refined))
+        assert all(after[i] <= before[i] for i in (3, 11))
+    assert (information(task)[:, [3, 11]] == -1).all()
+
+
+def test_what_tells_more_has_the_higher_chance() -> None:
+    each = np.diff(chances(np.array([[0.0, 0.3, -1.0, 0.1, 9.0]]), [4]), prepend=0)[0]
+    assert each[2] == each[4] == 0
+    assert 0 < each[0] < each[3] < each[1]
+    same = np.diff(chances(np.zeros((1, 4)), [4]))[0]
+    assert np.all(same == same[0])
+    assert same[0] > 0
+
+
 @pytest.mark.parametrize("head", ["bits", "classes"])
 def test_what_is_kept_of_the_last_climb_changes_nothing(head: Head) -> None:
     task = make_task(head)
@@ -99,7 +172,19 @@ def test_what_is_kept_of_the_last_climb_changes_nothing(head: Head) -> None:
         )
         genome, _ = evaluator.refine(genome, bounds_of(task), CONNECTIONS, 40, seed)
         assert genome == fresh
-    assert evaluator.rows is not None
+    assert sum(isinstance(kept, Rows) for kept in evaluator.cache._kept.values()) == 1
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 12, 1 << 24])
+def test_what_is_kept_of_a_climb_counts_among_the_bytes_that_may_be_kept(cache_bytes: int) -> None:
+    task = make_task()
+    evaluator = CpuEvaluator(task, cache_bytes=cache_bytes)
+    genome = make_genome(task, 4, [3, 6])
+    for seed in range(2):
+        genome, _ = evaluator.refine(genome, bounds_of(task), CONNECTIONS, 40, seed)
+    kept = list(evaluator.cache._kept.values())
+    assert sum(one.nbytes for one in kept) == evaluator.cache.nbytes <= cache_bytes
+    assert any(isinstance(one, Rows) for one in kept) == (cache_bytes == 1 << 24)
 
 
 def test_rows_are_given_to_the_neurons_that_were_used_last() -> None:
