@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 from optuna_wnn.config import parse_config
 from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators import create_evaluator
+from optuna_wnn.sources import load_config
+from optuna_wnn.space import GenomeSpace
 from optuna_wnn.tasks import Task
 from optuna_wnn.tasks import load_task
 from optuna_wnn.tasks.base import PARTS
@@ -34,6 +37,9 @@ from optuna_wnn.tasks.kneser_ney import kneser_ney
 from optuna_wnn.tasks.text import windows
 from optuna_wnn.tasks.tokenizers import GPT2
 from optuna_wnn.tasks.tokenizers import Words
+
+
+ROOT = Path(__file__).parent.parent
 
 
 def all_parts(task: Task) -> list[Examples]:
@@ -429,3 +435,27 @@ def test_short_texts_leave_the_users_folder_alone(
     monkeypatch.setitem(os.environ, "XDG_CACHE_HOME", str(tmp_path / "cache"))
     load_task("text", path=written(tmp_path / "a.txt", "ab" * 100))
     assert not (tmp_path / "cache").exists()
+
+
+# -- examples -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["wikitext2-bits", "wikitext2-tokens"])
+def test_the_examples_of_published_models_are_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Each is checked whole, on a small text in the place of WikiText-2."""
+    pytest.importorskip("tiktoken")
+    config = load_config(ROOT / "examples" / f"{name}.yaml")
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "wikitext-2.txt", "the other of the others\n" * 40)
+    vocabulary(tmp_path / "gpt2")
+    task = load_task(config.task.kind, **{**config.task.options, "split": [300, 100, 100]})
+    assert config.task.options["split"] == [200_000, 50_000, 50_000]
+    assert task.head == name.partition("-")[2]
+    space = GenomeSpace.for_task(task, neurons=config.space.start_neurons or 1, bits=8)
+    result = create_evaluator(task, config.memory, backend="reference").evaluate(
+        space.sample(np.random.default_rng(0))
+    )
+    assert 0 < result.cross_entropy < 2 * math.log(task.n_outputs)
+    assert len(config.phases) == 6
