@@ -20,7 +20,7 @@ from optuna_wnn import GenomeSpace
 from optuna_wnn import MemorySettings
 from optuna_wnn import load_task
 from optuna_wnn.evaluators import create_evaluator
-from optuna_wnn.evaluators.readings import EvaluationPart
+from optuna_wnn.evaluators.base import EvaluationPart
 from optuna_wnn.memory import FitnessOn
 from optuna_wnn.tasks.codes import CODES
 
