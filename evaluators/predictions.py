@@ -92,6 +92,15 @@ def _with_bit(
     return both[:, : ((n_outputs - 1) >> (n_bits - 1 - k)) + 1]
 
 
+def codes_of(bits: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the codes ``int64[E]`` of bits, most significant first, ``bool[K, E]``."""
+    codes = np.zeros(bits.shape[1], np.int64)
+    for bit in bits:
+        codes += codes
+        codes += bit
+    return codes
+
+
 def most_probable_codes(log_odds: NDArray[np.float64], n_outputs: int) -> NDArray[np.int64]:
     """Return the most probable code under the ``bits`` head; of several the lowest.
 
@@ -102,10 +111,10 @@ def most_probable_codes(log_odds: NDArray[np.float64], n_outputs: int) -> NDArra
         n_outputs: Codes are below this.
     """
     n_bits, n_examples = log_odds.shape
+    if n_outputs == 1 << n_bits:
+        return codes_of(log_odds > 0)
     costs = np.rint(np.abs(log_odds) * _COST_SCALE).astype(np.int64)
     sides = (log_odds > 0).astype(np.int64)
-    if n_outputs == 1 << n_bits:
-        return sides.T @ (1 << np.arange(n_bits - 1, -1, -1, dtype=np.int64))
     tails = np.zeros((n_bits + 1, n_examples), np.int64)  # the best bits from k on
     for k in range(n_bits - 1, -1, -1):
         tails[k] = tails[k + 1] + (sides[k] << (n_bits - 1 - k))

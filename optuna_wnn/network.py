@@ -60,7 +60,8 @@ _DTYPES: Final[dict[str, tuple[str, ...]]] = {
 }
 _OF_TABLES: Final = ("votes", "codes", "sizes", "keys")
 _VALUES_AT_ONCE: Final = 1 << 22  # numbers per example times examples that are held at a time
-_ROWS_AT_ONCE: Final = 1 << 13  # examples at a time: threads share them
+_RUN: Final = 1024  # examples whose votes become outputs at a time, in the cache
+_LEAST_SHARE: Final = 1 << 13  # examples that are worth a thread
 
 Block = Callable[[NDArray[np.uint64]], NDArray[Any]]
 
@@ -244,13 +245,7 @@ class RAMNetwork:
             )
         n_clusters = self._task.n_clusters
         if self.head == "bits":
-            return self._by_block(
-                inputs,
-                n_clusters,
-                lambda block: predictions.most_probable_codes(
-                    self._log_odds(block), self.n_outputs
-                ),
-            )
+            return self._by_block(inputs, n_clusters, self._best_codes)
         return self._by_block(
             inputs, n_clusters, lambda block: self._outputs(block).argmax(axis=0)
         )
@@ -308,6 +303,13 @@ class RAMNetwork:
                 f"{self.head} (most: {MOST_CODES}){instead}"
             )
 
+    def _best_codes(self, words: NDArray[np.uint64]) -> NDArray[np.int64]:
+        if self.n_outputs == 1 << self._task.n_clusters:  # each bit for itself
+            return predictions.codes_of(
+                self._outputs(words) > (0.0 if self._cells.log_odds else 0.5)
+            )
+        return predictions.most_probable_codes(self._log_odds(words), self.n_outputs)
+
     def _log_probabilities(self, words: NDArray[np.uint64]) -> NDArray[np.float64]:
         if self.head == "bits":
             return predictions.bit_log_probabilities(self._log_odds(words), self.n_outputs)
@@ -337,7 +339,12 @@ class RAMNetwork:
         """Return what some clusters put out, ``float64[clusters, E]``."""
         clusters = range(first, self._task.n_clusters if last is None else last)
         neurons = self.genome.neurons[clusters.start : clusters.stop]
-        return self._cells.outputs(self._sums(clusters, words), neurons)
+        sums = self._sums(clusters, words)
+        outputs = np.empty(sums.shape)
+        for start in range(0, len(words), _RUN):
+            run = slice(start, start + _RUN)
+            outputs[:, run] = self._cells.outputs(sums[:, run], neurons)
+        return outputs
 
     @property
     def _trained(self) -> Tables:
@@ -364,9 +371,11 @@ class RAMNetwork:
         """Return what a function gives for all examples, some of them at a time."""
         words = packed_inputs(self._task, inputs)
         _ = self._sums, self._cells  # made once, before threads need them
-        step = min(max(_VALUES_AT_ONCE // width, 1), _ROWS_AT_ONCE)
+        n_threads = self.threads or usable_processors()
+        share = max(-(-len(words) // n_threads), _LEAST_SHARE)  # large: tables stay in the cache
+        step = min(max(_VALUES_AT_ONCE // width, 1), share)
         blocks = [words[first : first + step] for first in range(0, max(len(words), 1), step)]
-        n_threads = min(self.threads or usable_processors(), len(blocks))
+        n_threads = min(n_threads, len(blocks))
         if n_threads == 1:
             return np.concatenate([function(block) for block in blocks])
         with ThreadPoolExecutor(n_threads) as pool:
