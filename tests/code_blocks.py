@@ -72,8 +72,9 @@ class Runner:
         self.path = path
         self._monkeypatch = monkeypatch
         self._scope: dict[str, Any] = {"__name__": "page"}
-        shutil.copytree(ROOT / "examples", "examples")
-        for example in Path("examples").rglob("*.yaml"):
+        for folder in ("examples", "hub"):
+            shutil.copytree(ROOT / folder, folder)
+        for example in Path("examples").glob("*.yaml"):
             example.write_text(shorter(example.read_text(encoding="utf-8")), encoding="utf-8")
 
     def run(self, block: Block) -> None:

@@ -14,7 +14,8 @@ from code_blocks import Runner
 from code_blocks import blocks
 
 
-PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [*DOCS, *sorted((ROOT / "examples").rglob("*.md")), ROOT / "hub" / "README.md"]
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,8 @@ def test_the_blocks_of_a_page_run_one_after_the_other(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if path.parts[-2] == "hub":
+        pytest.importorskip("optunahub")
     runner = Runner(path, monkeypatch)
     for block in blocks(path):
         runner.run(block)
@@ -58,9 +61,9 @@ def test_a_block_that_is_wrong_is_found(
 
 def test_every_page_is_in_the_table_of_contents() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^(?:tutorial|[\w-]+/[\w-]+)$", index, re.MULTILINE)) | {"index"}
-    there = {p.relative_to(ROOT / "docs").with_suffix("").as_posix() for p in PAGES[:-1]}
-    assert {name for name in there if not name.startswith("..")} == listed
+    listed = re.findall(r"^(?:tutorial|ecosystem|[\w-]+/[\w-]+)$", index, re.MULTILINE)
+    there = [path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in DOCS]
+    assert sorted([*listed, "index"]) == sorted(there)
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
