@@ -12,7 +12,7 @@ from optuna_wnn import WNNGeneticSampler
 
 
 # At most 16 free counts are parameters of their own, so that plots have something to show.
-space = GenomeSpace.for_task(task, neurons=(1, 4), bits=(2, 8), free=("neurons",))
+space = GenomeSpace.for_task(task, neurons=(1, 4), bits=(2, 8), free=["neurons"])
 
 
 def objective(trial: optuna.Trial) -> float:
