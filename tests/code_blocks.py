@@ -79,7 +79,7 @@ class Runner:
 
     def run(self, block: Block) -> None:
         """Run a block, or check it as far as it can be where it cannot run."""
-        kinds = {"python": self._python, "yaml": self._yaml, "sh": self._shell}
+        kinds = {"python": self._python, "yaml": self._yaml, "sh": self._shell, "": self._shell}
         if block.language != "text":
             kinds[block.language](block)
 

@@ -78,7 +78,7 @@ def test_wikitext_runs_on_any_text(
     for phase in (2, 3):
         monkeypatch.setenv(f"OPTUNA_WNN__PHASES__{phase}__REFINE_STEPS", "2")
     assert main(["run", str(EXAMPLES / "wikitext2.yaml")]) == 0
-    assert "baseline: bigram" in capsys.readouterr().out
+    assert "baseline: unigram" in capsys.readouterr().out
 
 
 def test_wikitext_says_which_file_is_missing(
