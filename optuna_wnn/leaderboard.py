@@ -168,6 +168,7 @@ def has_sweep(storage: BaseStorage, name: str) -> bool:
     return study_name(name) in optuna.get_all_study_names(storage=storage)
 
 
+@store.reads_storage
 def leaderboard(storage: BaseStorage, name: str) -> Leaderboard:
     """Return what a sweep came to, from its study alone.
 

@@ -198,6 +198,7 @@ class RunSummary:
     baselines: Mapping[str, float]
 
 
+@store.reads_storage
 def summarise(storage: BaseStorage, run: str) -> RunSummary:
     """Return what a run came to, from its studies alone.
 
@@ -230,6 +231,7 @@ def summarise(storage: BaseStorage, run: str) -> RunSummary:
     )
 
 
+@store.reads_storage
 def best_genome(storage: BaseStorage, run: str) -> Genome:
     """Return the best genome of a run.
 
@@ -351,6 +353,7 @@ def table(summary: RunSummary) -> RenderableType:
     return Group(result, Text(verdict(summary)))
 
 
+@store.reads_storage
 def generations_table(storage: BaseStorage, run: str) -> RenderableType:
     """Return what every generation of a run started with, and what it came to."""
     result = Table(title=f"Generations of {run}", title_justify="left")
@@ -385,6 +388,7 @@ def generations_table(storage: BaseStorage, run: str) -> RenderableType:
     return result
 
 
+@store.reads_storage
 def settings_table(storage: BaseStorage, run: str) -> RenderableType:
     """Return what a run was made of when it started, and where each value came from.
 

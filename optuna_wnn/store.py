@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import re
 import threading
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 from typing import Final
+from typing import TypeVar
 
 import numpy as np
 import optuna
@@ -788,7 +790,12 @@ def claim_attributes(claim: Claim) -> dict[str, str]:
 def read_claim(attributes: Mapping[str, Any]) -> Claim | None:
     """Return the claim in a trial's system attributes, or ``None``."""
     text = attributes.get(_CLAIM)
-    return None if text is None else Claim(*json.loads(text))
+    try:
+        return None if text is None else Claim(*json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"a trial's stored claim is damaged ({error}); restore the storage from a copy"
+        ) from error
 
 
 # -- studies -------------------------------------------------------------------------------------
@@ -802,6 +809,39 @@ def write_setting(study: optuna.Study, name: str, value: Any) -> None:
 def read_setting(study: optuna.Study, name: str) -> Any:
     """Return a value that :func:`write_setting` stored, or ``None``."""
     return study._storage.get_study_system_attrs(study._study_id).get(_STUDY + name)
+
+
+Read = TypeVar("Read", bound=Callable[..., Any])
+
+
+def reads_storage(read: Read) -> Read:
+    """Have a function raise :class:`InputError` where what it reads from a storage is damaged.
+
+    Args:
+        read: A function that takes a storage and the name of a run.
+    """
+
+    @functools.wraps(read)
+    def wrapped(storage: BaseStorage, name: str) -> Any:
+        try:
+            return read(storage, name)
+        except InputError:
+            raise
+        except (
+            AttributeError,
+            IndexError,
+            KeyError,
+            TypeError,
+            ValueError,
+            OverflowError,
+        ) as error:
+            reason = f"{type(error).__name__}: {error}"[:200]
+            raise InputError(
+                f"{name}: what is stored of it is damaged ({reason}); restore the storage from a "
+                "copy, or use the optuna-wnn that wrote it"
+            ) from error
+
+    return wrapped  # type: ignore[return-value]
 
 
 def write_schema(study: optuna.Study) -> None:

@@ -71,6 +71,7 @@ class RunTrace:
     input_groups: tuple[int, int]
 
 
+@store.reads_storage
 def read_trace(storage: BaseStorage, run: str) -> RunTrace:
     """Return what happened in a run, from its studies alone.
 
