@@ -63,11 +63,13 @@ class Free(Evaluator):
 def task() -> Task:
     """Return a task of a few examples, which nobody reads."""
     rng = np.random.default_rng(0)
-    parts = [
+    train, validation, test = (
         Examples(pack_bits(rng.random((8, N_INPUTS)) < 0.5), rng.integers(0, N_CLUSTERS, 8))
         for _ in range(3)
-    ]
-    return Task("soak", "classes", N_INPUTS, N_CLUSTERS, *parts, input_groups=(N_INPUTS, 1))
+    )
+    groups = N_INPUTS, 1
+    sizes = N_INPUTS, N_CLUSTERS
+    return Task("soak", "classes", *sizes, train, validation, test, input_groups=groups)
 
 
 class Gauge:
