@@ -50,7 +50,7 @@ URLS = {
     "redis": ("TEST_REDIS", "redis://127.0.0.1:6379/15"),
 }
 # Eight where workers meet on a server, fewer where the code that they run is the same.
-WORKERS = {"postgres": 8, "mysql": 4, "redis": 4, "grpc": 8, "journal": 4, "sqlite": 4}
+WORKERS = {"postgres": 8, "mysql": 4, "redis": 4, "grpc": 3, "journal": 4, "sqlite": 4}
 EXACT = ("postgresql", "mysql", "sqlite")  # whoever begins a trial there sees all others
 
 
