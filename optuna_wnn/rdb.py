@@ -72,7 +72,7 @@ class TrialTables:
         tables = {name: metadata.tables[name] for name in _COLUMNS}
         for table in tables.values():
             for column in table.columns:  # MySQL's doubles would come as decimals of ten digits
-                if isinstance(column.type, sqlalchemy.Numeric):
+                if isinstance(column.type, sqlalchemy.Numeric | sqlalchemy.Float):
                     column.type = sqlalchemy.Double(asdecimal=False)
         known = all(_COLUMNS[name] == set(tables[name].columns.keys()) for name in _COLUMNS)
         return cls(engine, tables) if known else None
