@@ -1,6 +1,7 @@
 """Write ``0.1.0.db``: what a released version stores, a finished run and one that was killed.
 
-Run by hand at a release, with that version installed, and never again: ``python make.py``.
+Run by hand with the version that is about to be released: remove its file first if what is stored
+has changed since. Once the version is released, its file stays as it is: ``python make.py``.
 """
 
 from __future__ import annotations
