@@ -45,11 +45,35 @@ def compiled(function: Function) -> Function:
         dispatcher: Any = njit(**options, cache=True)(function)
     except RuntimeError:  # neither this folder nor the user's cache folder can be written
         return cast("Function", njit(**options)(function))
-    # Numba looks at the age of one file; compiled code contains what other files define too.
     cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
-    if hasattr(cache_file, "_source_stamp"):
-        cache_file._source_stamp = _STAMP
+    if cache_file is not None:
+        _keep_by_content(cache_file)
     return cast("Function", dispatcher)
+
+
+def _keep_by_content(cache_file: Any) -> None:
+    """Give machine code a file whose name says what it is for, and let the file say of what.
+
+    Numba numbers its files and keeps an index beside them. Two processes that compile at the
+    same time can give two signatures one number, and the next process then runs the wrong code.
+    It also looks at the age of one source file, while compiled code contains what others define.
+    """
+
+    def name(key: Any) -> str:
+        digest = hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()
+        return str(cache_file._index_name).replace(".nbi", f".{digest}.nbc")
+
+    def save(key: Any, data: Any) -> None:
+        cache_file._save_data(name(key), (_STAMP, data))
+
+    def load(key: Any) -> Any:
+        try:
+            stamp, data = cache_file._load_data(name(key))
+        except OSError:
+            return None
+        return data if stamp == _STAMP else None
+
+    cache_file.save, cache_file.load = save, load
 
 
 def instruction(function: Callable[..., Any]) -> Callable[..., Any]:

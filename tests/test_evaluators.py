@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from typing import cast
 
@@ -413,3 +414,26 @@ def test_code_compiles_where_nothing_can_be_kept_on_disk(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(jit, "njit", njit)
     assert jit.compiled(lambda x: x + 1)(1) == 2
+
+
+def test_processes_that_compile_at_once_do_not_take_each_others_code(tmp_path: Path) -> None:
+    """Numba numbers its files: two that write at once may give two signatures one number."""
+    (tmp_path / "adds.py").write_text(
+        "from optuna_wnn.evaluators import jit\n\n\n"
+        "@jit.compiled\ndef half(x):\n    return x / 2 if x > 0 else x\n"
+    )
+    code = (
+        "import adds, sys; print(adds.half(eval(sys.argv[1])), "
+        "sum(adds.half.stats.cache_hits.values()))"
+    )
+    kinds = ["3", "3.0"]
+
+    def start(kind: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, kind]
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+
+    first = [start(kind) for kind in kinds]
+    assert [p.communicate()[0].split() for p in first] == [["1.5", "0"], ["1.5", "0"]]
+    again = [start(kind) for kind in kinds]
+    assert [p.communicate()[0].split() for p in again] == [["1.5", "1"], ["1.5", "1"]]
+    assert len(list((tmp_path / "__pycache__").glob("*.nbc"))) == 2
