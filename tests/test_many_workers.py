@@ -50,7 +50,9 @@ def test_workers_share_the_trials_and_none_is_lost(
         trials = store.all_trials(study)
         lasting = [t for t in trials if not store.is_stale(t.system_attrs)]
         assert {t.state for t in lasting} == {TrialState.COMPLETE}
-        assert len(trials) - len(lasting) < N_WORKERS  # who gave way before evaluating
+        # In a journal, the second of two who begin at the same moment gives way.
+        most_given_up = 0 if url.startswith("sqlite") else len(lasting)
+        assert len(trials) - len(lasting) <= most_given_up
         own = [t for t in lasting if report.SEEDED_FROM not in t.user_attrs]
         assert 6 <= len(own) < 6 + N_WORKERS
         if index:
