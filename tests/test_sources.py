@@ -105,7 +105,7 @@ def test_the_report_shows_the_settings_that_a_run_was_started_with(
     found = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows if len(row) == 3}
     assert found["seed"] == ["5", "command line: --set seed"]
     assert found["search.trials"] == ["3", "file: run.yaml"]
-    assert found["search.crossover"] == ['"blind"', "default"]
+    assert found["search.crossover"] == ['"informed"', "default"]
 
 
 # -- who is to blame -----------------------------------------------------------------------------
