@@ -432,8 +432,8 @@ def test_a_run_survives_a_network_that_is_away(
     code, lines = ended(process)
     assert code == 0, lines
     if fault == "cut":
-        assert lines
-        assert all(line.startswith("The storage does not answer (") for line in lines)
+        # The pool of connections may say that it lost one, too.
+        assert any(line.startswith("The storage does not answer (") for line in lines)
     else:
         assert lines == []
     assert came_to(url, "cut") == undisturbed
