@@ -35,7 +35,6 @@ from optuna.trial import TrialState
 from optuna_wnn import Genome
 from optuna_wnn import open_storage
 from optuna_wnn import report
-from optuna_wnn import store
 from optuna_wnn.config import parse_config
 from optuna_wnn.evaluators import Evaluation
 from optuna_wnn.evaluators import Evaluator
@@ -45,6 +44,7 @@ from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.phases import quieten_optuna
+from optuna_wnn.store.trials import all_trials
 from optuna_wnn.tasks import Examples
 from optuna_wnn.tasks import Task
 
@@ -150,7 +150,7 @@ def measure(url: str, seconds: float, n_workers: int, n_trials: int) -> dict[str
     storage = open_storage(url)
     (name,) = report.study_names(storage, job[1])
     study = optuna.load_study(study_name=name, storage=storage)
-    trials = [t for t in store.all_trials(study) if t.state == TrialState.COMPLETE]
+    trials = [t for t in all_trials(study) if t.state == TrialState.COMPLETE]
     starts = min(t.datetime_start for t in trials if t.datetime_start is not None)
     ends = max(t.datetime_complete for t in trials if t.datetime_complete is not None)
     wall = (ends - starts).total_seconds()

@@ -36,7 +36,7 @@ from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.memory import FitnessOn
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.phases import Progress
-from optuna_wnn.store import genome_reader
+from optuna_wnn.store.reader import genome_reader
 from optuna_wnn.tasks import Examples
 from optuna_wnn.tasks import Task
 from optuna_wnn.tasks.base import pack_bits

@@ -16,10 +16,13 @@ import optuna
 from optuna_wnn import Bounds
 from optuna_wnn import Genome
 from optuna_wnn import open_storage
-from optuna_wnn import store
 from optuna_wnn.genome import DIMENSIONS
 from optuna_wnn.moves import apply_move
 from optuna_wnn.moves import random_move
+from optuna_wnn.store.attributes import system_attributes
+from optuna_wnn.store.genomes import write_genome
+from optuna_wnn.store.reader import GenomeReader
+from optuna_wnn.store.reader import genome_reader
 from optuna_wnn.variation import crossover
 from optuna_wnn.variation import mutate
 from optuna_wnn.variation import random_genome
@@ -49,12 +52,12 @@ def tasks(bounds: Bounds, neurons: int, bits: int) -> dict[str, Callable[[], obj
     child = mutate(crossover(first, second, rng.random(bounds.n_clusters) < 0.5), bounds,
                    DIMENSIONS, 0.1, rng)  # fmt: skip
     study = optuna.create_study(storage=open_storage("memory:"))
-    reader = store.genome_reader(study)
+    reader = genome_reader(study)
     trials: list[optuna.Trial] = []
     for genome in (first, second, child):
         trials.append(study.ask())
-        store.write_genome(study, trials[-1], genome, (0, 1) if len(trials) == 3 else ())
-    attributes = store.system_attributes(study.trials[2])
+        write_genome(study, trials[-1], genome, (0, 1) if len(trials) == 3 else ())
+    attributes = system_attributes(study.trials[2])
     size = sum(len(text) for key, text in attributes.items() if key.startswith("wnn:genome"))
 
     def fresh(genome: Genome) -> Genome:
@@ -72,10 +75,10 @@ def tasks(bounds: Bounds, neurons: int, bits: int) -> dict[str, Callable[[], obj
         "mutate connections, rate 0.1": lambda: mutate(first, bounds, ["connections"], 0.1, rng),
         "one move": move,
         "check and digest": lambda: fresh(child).digest,
-        f"store a child ({size / 1000:.0f} kB)": lambda: store.write_genome(
+        f"store a child ({size / 1000:.0f} kB)": lambda: write_genome(
             study, trials[2], child, (0, 1)
         ),
-        "read a child": lambda: store.GenomeReader(reader._attributes_of).read(2),
+        "read a child": lambda: GenomeReader(reader._attributes_of).read(2),
     }
 
 

@@ -16,7 +16,6 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from optuna_wnn import report
-from optuna_wnn import store
 from optuna_wnn.config import PhaseSection
 from optuna_wnn.config import RunConfig
 from optuna_wnn.crew import Crew
@@ -31,7 +30,18 @@ from optuna_wnn.samplers.history import violations_of
 from optuna_wnn.schedule import Threshold
 from optuna_wnn.sources import settings
 from optuna_wnn.space import GenomeSpace
-from optuna_wnn.store import Child
+from optuna_wnn.store.places import Child
+from optuna_wnn.store.places import child_attributes
+from optuna_wnn.store.places import read_child
+from optuna_wnn.store.reader import genome_attributes
+from optuna_wnn.store.running import add_trial
+from optuna_wnn.store.settings import read_setting
+from optuna_wnn.store.settings import write_setting
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.trials import constraint_attributes
+from optuna_wnn.store.trials import mark_stale
+from optuna_wnn.store.version import check_schema
+from optuna_wnn.store.version import write_schema
 from optuna_wnn.tasks import Task
 from optuna_wnn.workers import this_worker
 
@@ -154,7 +164,7 @@ class StudyChain:
         wanted = self._identity()
         for study_name in report.study_names(self.storage, self.config.name):
             study = optuna.load_study(study_name=study_name, storage=self.storage)
-            store.check_schema(study)
+            check_schema(study)
             started = report.read_configuration(study)
             if started is None:
                 continue  # killed before it was written
@@ -194,8 +204,8 @@ class StudyChain:
             self.thresholds[index] = threshold
         # A kill between any two of these steps is made good by doing them again.
         if is_maker:
-            store.write_schema(study)
-            store.write_setting(study, _MAKER, this_worker())
+            write_schema(study)
+            write_setting(study, _MAKER, this_worker())
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(METRICS))
@@ -211,7 +221,7 @@ class StudyChain:
                 report.write_baselines(study, self.task.baselines)
             if before is not None:
                 self._seed(index, study, before, threshold)
-            store.write_setting(study, _READY, True)
+            write_setting(study, _READY, True)
         # Read even by who made it: what is stored holds for all.
         study.sampler = self._sampler(index, phase, threshold, self._run_seed(study, before))
         self._close_stale(study, crew)
@@ -235,17 +245,17 @@ class StudyChain:
     ) -> None:
         """Put the best trials of the phase before into the study's first generation."""
         phase, space = self.config.phases[index], self.spaces[index]
-        children = [store.read_child(t.system_attrs) for t in store.all_trials(study)]
+        children = [read_child(t.system_attrs) for t in all_trials(study)]
         there = {child.index for child in children if child is not None}
         history = _history(before)
-        trials = store.all_trials(before)  # after it: another worker's last trial may end now
+        trials = all_trials(before)  # after it: another worker's last trial may end now
         ranked = self.ranked(before, history)
         for place, record in enumerate(ranked[: phase.population_size]):
             if place in there:
                 continue
             genome = history.genomes.read(record.number)
             model = trials[record.number]
-            store.add_trial(
+            add_trial(
                 study,
                 optuna.trial.create_trial(
                     state=TrialState.COMPLETE,
@@ -257,10 +267,8 @@ class StudyChain:
                         report.SEEDED_FROM: f"{before.study_name} #{record.number}",
                     },
                     system_attrs={
-                        **store.child_attributes(
-                            Child(0, place, handle=genome.handle, is_seed=True)
-                        ),
-                        **store.genome_attributes(genome, record.cluster_losses),
+                        **child_attributes(Child(0, place, handle=genome.handle, is_seed=True)),
+                        **genome_attributes(genome, record.cluster_losses),
                         **_constraint(threshold, -record.losses[1]),
                     },
                 ),
@@ -277,26 +285,26 @@ class StudyChain:
 
     def _close_stale(self, study: optuna.Study, crew: Crew) -> None:
         """Close the running trials of workers that are gone, and what this one left behind."""
-        for trial in store.all_trials(study):
+        for trial in all_trials(study):
             if trial.state != TrialState.RUNNING:
                 continue
-            child = store.read_child(trial.system_attrs)
+            child = read_child(trial.system_attrs)
             worker = child.worker if child else ""
             # One without a name was killed before it took a place, unless it is just starting.
             if not crew.others() if not worker else _is_done(worker, crew):
-                store.mark_stale(study, trial)
+                mark_stale(study, trial)
 
 
 def _history(study: optuna.Study) -> History:
     """Return all that a study's trials tell."""
     history = History(study)
-    history.look(len(store.all_trials(study)))
+    history.look(len(all_trials(study)))
     return history
 
 
 def _constraint(threshold: Threshold | None, accuracy: float) -> dict[str, list[float]]:
     """Return the system attributes that say by how much an accuracy misses the final bar."""
-    return store.constraint_attributes([threshold.highest - accuracy] if threshold else [])
+    return constraint_attributes([threshold.highest - accuracy] if threshold else [])
 
 
 def _is_done(worker: str, crew: Crew) -> bool:
@@ -308,9 +316,9 @@ def _is_left_half_made(study: optuna.Study, crew: Crew) -> bool:
     """Wait until a study is made; return whether its maker is gone before that."""
     seen: tuple[int, str | None] = (-1, None)
     since = time.monotonic()
-    while store.read_setting(study, _READY) is None:
-        maker = store.read_setting(study, _MAKER)
-        now = len(store.all_trials(study)), maker
+    while read_setting(study, _READY) is None:
+        maker = read_setting(study, _MAKER)
+        now = len(all_trials(study)), maker
         if now != seen:
             seen, since = now, time.monotonic()
         crew.look()
@@ -319,7 +327,7 @@ def _is_left_half_made(study: optuna.Study, crew: Crew) -> bool:
         if (maker and _is_done(maker, crew)) or time.monotonic() - since > patience:
             # Others wait as well; one of them is first to say that it goes on.
             time.sleep(random.random() * _TAKEOVER if crew.others() else 0.0)
-            if store.read_setting(study, _MAKER) == maker:
+            if read_setting(study, _MAKER) == maker:
                 return True
         time.sleep(0.05)
     return False

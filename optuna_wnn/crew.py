@@ -11,7 +11,8 @@ from typing import Final
 
 import optuna
 
-from optuna_wnn import store
+from optuna_wnn.store.settings import read_workers
+from optuna_wnn.store.settings import write_worker
 from optuna_wnn.workers import is_gone
 from optuna_wnn.workers import this_worker
 
@@ -51,7 +52,7 @@ class Crew:
 
     def leave(self) -> None:
         """Say that this worker leaves the study."""
-        store.write_worker(self._study, self._me, ())
+        write_worker(self._study, self._me, ())
 
     def look(self, at_once: bool = True) -> bool:
         """Read the others' signs of life, or do so if the last look is some time ago.
@@ -63,7 +64,7 @@ class Crew:
         if not at_once and now - self._looked < PAUSE:
             return False
         self._looked = now
-        for worker, sign in store.read_workers(self._study).items():
+        for worker, sign in read_workers(self._study).items():
             if worker != self._me and self._seen.get(worker, ((-1,), 0.0))[0] != sign:
                 self._seen[worker] = sign, now
         at_work = (name for name, (sign, _) in self._seen.items() if sign)
@@ -108,4 +109,4 @@ class Crew:
                 self._sign()
 
     def _sign(self) -> None:
-        store.write_worker(self._study, self._me, [time.monotonic_ns()])
+        write_worker(self._study, self._me, [time.monotonic_ns()])

@@ -10,9 +10,9 @@ import optuna
 from optuna.storages import BaseStorage
 
 from optuna_wnn import notes
-from optuna_wnn import store
 from optuna_wnn.leaderboard import leaderboard
 from optuna_wnn.leaderboard import study_name
+from optuna_wnn.store.settings import read_figure
 from optuna_wnn.traces import read_trace
 
 
@@ -98,6 +98,6 @@ def _update_figure(study: optuna.Study, name: str, figure: go.Figure) -> None:
     from optuna_dashboard import save_plotly_graph_object
 
     for _ in range(_ATTEMPTS):
-        if store.read_figure(study, name) == figure.to_json():
+        if read_figure(study, name) == figure.to_json():
             return
         save_plotly_graph_object(study, figure, graph_object_id=name)

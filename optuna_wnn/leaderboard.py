@@ -16,9 +16,14 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from optuna_wnn import store
 from optuna_wnn.errors import InputError
 from optuna_wnn.report import RunSummary
+from optuna_wnn.store.claims import read_claim
+from optuna_wnn.store.settings import read_setting
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.trials import is_stale
+from optuna_wnn.store.version import check_schema
+from optuna_wnn.store.version import reads_storage
 from optuna_wnn.sweep_config import Overrides
 from optuna_wnn.sweep_config import shown
 
@@ -136,16 +141,16 @@ def lasting(study: optuna.Study) -> list[FrozenTrial]:
     gone have none.
     """
     found: dict[int, FrozenTrial] = {}
-    for trial in store.all_trials(study):
-        claim = store.read_claim(trial.system_attrs)
-        if claim is not None and not store.is_stale(trial.system_attrs):
+    for trial in all_trials(study):
+        claim = read_claim(trial.system_attrs)
+        if claim is not None and not is_stale(trial.system_attrs):
             found.setdefault(claim.place, trial)
     return [found[place] for place in sorted(found)]
 
 
 def entry(trial: FrozenTrial) -> Entry:
     """Return what a trial tells of its run."""
-    claim = store.read_claim(trial.system_attrs)
+    claim = read_claim(trial.system_attrs)
     assert claim is not None
     told: Mapping[str, Any] = trial.user_attrs
     values = (told.get(_CROSS_ENTROPY), told.get(_ACCURACY))
@@ -168,7 +173,7 @@ def has_sweep(storage: BaseStorage, name: str) -> bool:
     return study_name(name) in optuna.get_all_study_names(storage=storage)
 
 
-@store.reads_storage
+@reads_storage
 def leaderboard(storage: BaseStorage, name: str) -> Leaderboard:
     """Return what a sweep came to, from its study alone.
 
@@ -178,8 +183,8 @@ def leaderboard(storage: BaseStorage, name: str) -> Leaderboard:
     if not has_sweep(storage, name):
         raise InputError(f"sweep {name}: the storage has none of this name; check --storage")
     study = optuna.load_study(study_name=study_name(name), storage=storage)
-    store.check_schema(study)
-    objective = store.read_setting(study, OBJECTIVE) or _CROSS_ENTROPY
+    check_schema(study)
+    objective = read_setting(study, OBJECTIVE) or _CROSS_ENTROPY
     order = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAIL)
 
     def rank(found: Entry) -> tuple[float, float, int]:
@@ -190,7 +195,7 @@ def leaderboard(storage: BaseStorage, name: str) -> Leaderboard:
         return 0, value, found.place
 
     entries = sorted((entry(trial) for trial in lasting(study)), key=rank)
-    planned = store.read_setting(study, PLANNED) or len(entries)
+    planned = read_setting(study, PLANNED) or len(entries)
     return Leaderboard(name, objective, planned, tuple(entries))
 
 

@@ -17,7 +17,6 @@ from optuna.trial import TrialState
 
 from optuna_wnn import report
 from optuna_wnn import storages
-from optuna_wnn import store
 from optuna_wnn.chain import StudyChain
 from optuna_wnn.chain import spaces_of
 from optuna_wnn.config import PhaseSection
@@ -39,7 +38,14 @@ from optuna_wnn.samplers.history import violations_of
 from optuna_wnn.schedule import best_so_far
 from optuna_wnn.schedule import should_stop
 from optuna_wnn.space import GenomeSpace
-from optuna_wnn.store import Child
+from optuna_wnn.store.places import Child
+from optuna_wnn.store.places import child_of
+from optuna_wnn.store.reader import genome_attributes
+from optuna_wnn.store.reader import genome_reader
+from optuna_wnn.store.running import finish_trial
+from optuna_wnn.store.running import show
+from optuna_wnn.store.trials import constraint_attributes
+from optuna_wnn.store.trials import mark_stale
 from optuna_wnn.tasks import Task
 from optuna_wnn.tasks import load_task
 
@@ -235,7 +241,7 @@ class PhasedSearch:
             raise
         except Exception as error:
             self._outage.not_mine(error)
-            store.finish_trial(study, trial, TrialState.FAIL)
+            finish_trial(study, trial, TrialState.FAIL)
             raise
         try:
             self._store(index, study, trial, genome, evaluation)
@@ -249,7 +255,7 @@ class PhasedSearch:
     def _give_up(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Give a trial's place back; where that fails, who goes on does so."""
         with contextlib.suppress(Exception):
-            store.mark_stale(study, trial)
+            mark_stale(study, trial)
 
     def _store(
         self,
@@ -259,22 +265,22 @@ class PhasedSearch:
         genome: Genome,
         evaluation: Evaluation,
     ) -> None:
-        parents, reader = store.child_of(trial).parents, store.genome_reader(study)
+        parents, reader = child_of(trial).parents, genome_reader(study)
         losses = evaluation.cluster_losses
-        attributes: dict[str, Any] = store.genome_attributes(genome, losses, reader, parents)
+        attributes: dict[str, Any] = genome_attributes(genome, losses, reader, parents)
         for name, size in self._sizes(genome).items():
             if trial.user_attrs[name] != size:  # a refined genome may have grown
-                store.show(study, trial, name, size)
+                show(study, trial, name, size)
         threshold = self._chain.thresholds.get(index)
         if threshold is not None:
             missed = threshold.highest - evaluation.accuracy
-            attributes |= store.constraint_attributes([missed])
+            attributes |= constraint_attributes([missed])
         values = evaluation.cross_entropy, evaluation.accuracy
         if any(map(math.isnan, values)):
-            store.finish_trial(study, trial, TrialState.FAIL, attributes=attributes)
+            finish_trial(study, trial, TrialState.FAIL, attributes=attributes)
         else:
             # Not stored if another worker took this one for dead and gave its place out.
-            store.finish_trial(study, trial, TrialState.COMPLETE, values, attributes)
+            finish_trial(study, trial, TrialState.COMPLETE, values, attributes)
 
     def _evaluate(
         self, index: int, phase: PhaseSection, genome: Genome

@@ -19,11 +19,19 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from optuna_wnn import store
 from optuna_wnn.errors import InputError
 from optuna_wnn.fitness import Fitness
 from optuna_wnn.genome import Genome
 from optuna_wnn.schedule import Threshold
+from optuna_wnn.store.places import read_child
+from optuna_wnn.store.reader import genome_reader
+from optuna_wnn.store.settings import read_generations
+from optuna_wnn.store.settings import read_setting
+from optuna_wnn.store.settings import write_setting
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.trials import is_stale
+from optuna_wnn.store.version import check_schema
+from optuna_wnn.store.version import reads_storage
 
 
 SEEDED_FROM: Final = "seeded from"
@@ -60,51 +68,51 @@ def describe(
 
 def write_configuration(study: optuna.Study, configuration: Mapping[str, Any]) -> None:
     """Write into a study what must be the same for its run to go on."""
-    store.write_setting(study, _CONFIGURATION, json.dumps(configuration))
+    write_setting(study, _CONFIGURATION, json.dumps(configuration))
 
 
 def read_configuration(study: optuna.Study) -> dict[str, Any] | None:
     """Return what :func:`write_configuration` wrote, or ``None``."""
-    text = store.read_setting(study, _CONFIGURATION)
+    text = read_setting(study, _CONFIGURATION)
     return None if text is None else dict(json.loads(text))
 
 
 def write_settings(study: optuna.Study, settings: Sequence[tuple[str, Any, str]]) -> None:
     """Write into a run's first study every key of its configuration, its value and origin."""
-    store.write_setting(study, _SETTINGS, json.dumps(settings))
+    write_setting(study, _SETTINGS, json.dumps(settings))
 
 
 def write_threshold(study: optuna.Study, threshold: Threshold) -> None:
     """Write into a study the accuracy bars of its phase."""
     fields = [threshold.start, threshold.end, threshold.highest, threshold.ramp]
-    store.write_setting(study, _THRESHOLD, fields)
+    write_setting(study, _THRESHOLD, fields)
 
 
 def read_threshold(study: optuna.Study) -> Threshold | None:
     """Return what :func:`write_threshold` wrote, or ``None``."""
-    fields = store.read_setting(study, _THRESHOLD)
+    fields = read_setting(study, _THRESHOLD)
     return None if fields is None else Threshold(*fields)
 
 
 def write_input_groups(study: optuna.Study, groups: tuple[int, int]) -> None:
     """Write into a study how the task's inputs are laid out: (positions, bits per position)."""
-    store.write_setting(study, _INPUT_GROUPS, list(groups))
+    write_setting(study, _INPUT_GROUPS, list(groups))
 
 
 def read_input_groups(study: optuna.Study) -> tuple[int, int] | None:
     """Return what :func:`write_input_groups` wrote, or ``None``."""
-    groups = store.read_setting(study, _INPUT_GROUPS)
+    groups = read_setting(study, _INPUT_GROUPS)
     return None if groups is None else (int(groups[0]), int(groups[1]))
 
 
 def write_seed(study: optuna.Study, seed: int) -> None:
     """Write into a study what all random numbers of its run derive from."""
-    store.write_setting(study, _SEED, seed)
+    write_setting(study, _SEED, seed)
 
 
 def read_seed(study: optuna.Study) -> int | None:
     """Return what :func:`write_seed` wrote, or ``None``."""
-    seed: int | None = store.read_setting(study, _SEED)
+    seed: int | None = read_setting(study, _SEED)
     return seed
 
 
@@ -198,7 +206,7 @@ class RunSummary:
     baselines: Mapping[str, float]
 
 
-@store.reads_storage
+@reads_storage
 def summarise(storage: BaseStorage, run: str) -> RunSummary:
     """Return what a run came to, from its studies alone.
 
@@ -214,7 +222,7 @@ def summarise(storage: BaseStorage, run: str) -> RunSummary:
         raise InputError(f"run {run}: the storage has no studies of it; {_known_runs(storage)}")
     studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
     for study in studies:
-        store.check_schema(study)
+        check_schema(study)
     phases = tuple(map(_phase, studies))
     ended = [i for i, phase in enumerate(phases) if phase.validation is not None]
     best = None
@@ -231,7 +239,7 @@ def summarise(storage: BaseStorage, run: str) -> RunSummary:
     )
 
 
-@store.reads_storage
+@reads_storage
 def best_genome(storage: BaseStorage, run: str) -> Genome:
     """Return the best genome of a run.
 
@@ -244,7 +252,7 @@ def best_genome(storage: BaseStorage, run: str) -> Genome:
     phase = summary.phases[summary.best_phase]
     study = optuna.load_study(study_name=phase.study, storage=storage)
     assert phase.best_trial is not None
-    return store.genome_reader(study).read(phase.best_trial)
+    return genome_reader(study).read(phase.best_trial)
 
 
 def read_run(storage: BaseStorage, run: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -259,7 +267,7 @@ def read_run(storage: BaseStorage, run: str) -> tuple[dict[str, Any], dict[str, 
     if configuration is None:
         raise InputError(f"run {run}: its studies have no configuration; resume it")
     options = dict(configuration["task"])
-    for key, value, _ in json.loads(store.read_setting(first, _SETTINGS) or "[]"):
+    for key, value, _ in json.loads(read_setting(first, _SETTINGS) or "[]"):
         if key == "task.path":
             options["path"] = value
     return configuration, options
@@ -280,12 +288,12 @@ def _fitness(study: optuna.Study) -> Fitness:
 def _phase(study: optuna.Study) -> PhaseSummary:
     n_trials, spent = 0, datetime.timedelta()
     attributes = study.user_attrs  # before the trials, which are then all there
-    trials = store.all_trials(study)
+    trials = all_trials(study)
     for trial in trials:
-        child = store.read_child(trial.system_attrs)
+        child = read_child(trial.system_attrs)
         if child is None or child.is_seed or not trial.state.is_finished():
             continue
-        if store.is_stale(trial.system_attrs):
+        if is_stale(trial.system_attrs):
             continue  # it lasts until the next run closed it
         n_trials += 1
         spent += trial.duration or datetime.timedelta()
@@ -353,7 +361,7 @@ def table(summary: RunSummary) -> RenderableType:
     return Group(result, Text(verdict(summary)))
 
 
-@store.reads_storage
+@reads_storage
 def generations_table(storage: BaseStorage, run: str) -> RenderableType:
     """Return what every generation of a run started with, and what it came to."""
     result = Table(title=f"Generations of {run}", title_justify="left")
@@ -365,11 +373,11 @@ def generations_table(storage: BaseStorage, run: str) -> RenderableType:
     for name in study_names(storage, run):
         study = optuna.load_study(study_name=name, storage=storage)
         values: dict[int, list[Sequence[float]]] = {}
-        for trial in store.all_trials(study):
-            child = store.read_child(trial.system_attrs)
+        for trial in all_trials(study):
+            child = read_child(trial.system_attrs)
             if child is not None and trial.state == TrialState.COMPLETE:
                 values.setdefault(child.generation, []).append(trial.values)
-        plans = store.read_generations(study)
+        plans = read_generations(study)
         for generation, pairs in sorted(values.items()):
             lowest, highest = min(p[0] for p in pairs), max(p[1] for p in pairs)
             threshold, level, population, rate = plans.get(generation, ("", "", "", ""))
@@ -388,7 +396,7 @@ def generations_table(storage: BaseStorage, run: str) -> RenderableType:
     return result
 
 
-@store.reads_storage
+@reads_storage
 def settings_table(storage: BaseStorage, run: str) -> RenderableType:
     """Return what a run was made of when it started, and where each value came from.
 
@@ -400,7 +408,7 @@ def settings_table(storage: BaseStorage, run: str) -> RenderableType:
     result = Table(title=f"Settings of {run}", title_justify="left")
     for heading in ("key", "value", "from"):
         result.add_column(heading)
-    for key, value, origin in json.loads(store.read_setting(first, _SETTINGS) or "[]"):
+    for key, value, origin in json.loads(read_setting(first, _SETTINGS) or "[]"):
         style = "" if origin == "default" else "bold"
         result.add_row(key, Text(json.dumps(value)), Text(origin), style=style)
     return result

@@ -19,13 +19,20 @@ from optuna.trial import BaseTrial
 from optuna.trial import FrozenTrial
 from optuna.trial import Trial
 
-from optuna_wnn import store
 from optuna_wnn.errors import InputError
 from optuna_wnn.genome import DIMENSIONS
 from optuna_wnn.genome import HANDLE_BITS
 from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Dimension
 from optuna_wnn.genome import Genome
+from optuna_wnn.store.attributes import system_attributes
+from optuna_wnn.store.genomes import GENOME_PARAMETER
+from optuna_wnn.store.genomes import read_genome
+from optuna_wnn.store.genomes import read_genome_and_child
+from optuna_wnn.store.genomes import write_genome
+from optuna_wnn.store.places import read_child
+from optuna_wnn.store.settings import read_setting
+from optuna_wnn.store.settings import write_setting
 from optuna_wnn.tasks.base import Task
 from optuna_wnn.variation import random_genome
 from optuna_wnn.variation import resize
@@ -130,7 +137,7 @@ class GenomeSpace:
             model: The genome that their ``genome`` names, if there is one.
             default: What seeds a genome where nothing names one.
         """
-        handle = given.get(store.GENOME_PARAMETER)
+        handle = given.get(GENOME_PARAMETER)
         if type(handle) is not int or not 0 <= handle <= 2**HANDLE_BITS:
             handle = default
         genome = self.seeded(handle) if model is None else model
@@ -160,10 +167,10 @@ class GenomeSpace:
         """
         if isinstance(trial, Trial):
             self._remember(trial.study)
-        handle = trial.suggest_int(store.GENOME_PARAMETER, 0, 2**HANDLE_BITS)
+        handle = trial.suggest_int(GENOME_PARAMETER, 0, 2**HANDLE_BITS)
         given = child = None
         if isinstance(trial, Trial | FrozenTrial):
-            given, child = store.read_genome_and_child(trial)
+            given, child = read_genome_and_child(trial)
         # Fresh from the sampler, it obeys the parameters. Later calls find it as it was left.
         is_fresh = given is None or (child is not None and child.handle == given.handle)
         genome = given
@@ -177,7 +184,7 @@ class GenomeSpace:
             rng = np.random.default_rng(handle)
             genome = resize(genome, counts["neurons"], counts["bits"], self.bounds, rng)
         if genome is not given and isinstance(trial, Trial):
-            store.write_genome(trial.study, trial, genome)
+            write_genome(trial.study, trial, genome)
         return genome
 
     def counts(self) -> Iterator[tuple[str, Dimension, int, tuple[int, int]]]:
@@ -197,12 +204,12 @@ class GenomeSpace:
             "bits": genome.bits,
         }
         shown = {name: int(counts[dimension][k]) for name, dimension, k, _ in self.counts()}
-        return {store.GENOME_PARAMETER: genome.handle, **shown}
+        return {GENOME_PARAMETER: genome.handle, **shown}
 
     def distributions(self) -> dict[str, IntDistribution]:
         """Return the distributions of :meth:`parameters`."""
         shown = {name: IntDistribution(*limits) for name, _, _, limits in self.counts()}
-        return {store.GENOME_PARAMETER: GENOME_DISTRIBUTION, **shown}
+        return {GENOME_PARAMETER: GENOME_DISTRIBUTION, **shown}
 
     def to_json(self) -> str:
         """Return the space as JSON text."""
@@ -225,12 +232,12 @@ class GenomeSpace:
 
     def write(self, study: optuna.Study) -> None:
         """Store the space with a study, where the samplers find it."""
-        store.write_setting(study, _SETTING, self.to_json())
+        write_setting(study, _SETTING, self.to_json())
 
     @classmethod
     def read(cls, study: optuna.Study) -> GenomeSpace | None:
         """Return the space that is stored with a study, or ``None``."""
-        text: Any = store.read_setting(study, _SETTING)
+        text: Any = read_setting(study, _SETTING)
         return None if text is None else cls.from_json(text)
 
     def _remember(self, study: optuna.Study) -> None:
@@ -263,7 +270,7 @@ def genome(trial: Trial | FrozenTrial, study: optuna.Study | None = None) -> Gen
     Raises:
         InputError: If the trial has no genome, or it cannot be read.
     """
-    found = store.read_genome(trial, study)
+    found = read_genome(trial, study)
     if found is None:
         raise InputError(
             f"trial {trial.number}: it has no genome; its objective did not call "
@@ -287,6 +294,6 @@ def set_genome(
             clusters: it lets the genetic sampler take each cluster from the better parent.
     """
     study = trial.study
-    child = store.read_child(store.system_attributes(trial))
+    child = read_child(system_attributes(trial))
     parents = () if child is None else child.parents
-    store.write_genome(study, trial, genome, parents, cluster_losses)
+    write_genome(study, trial, genome, parents, cluster_losses)

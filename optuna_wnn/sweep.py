@@ -26,7 +26,6 @@ from optuna.trial import TrialState
 
 from optuna_wnn import axes
 from optuna_wnn import leaderboard
-from optuna_wnn import store
 from optuna_wnn.axes import Parameters
 from optuna_wnn.chain import differences
 from optuna_wnn.config import RunConfig
@@ -41,7 +40,18 @@ from optuna_wnn.phases import Progress
 from optuna_wnn.report import RunSummary
 from optuna_wnn.storages import masked
 from optuna_wnn.storages import open_storage
-from optuna_wnn.store import Claim
+from optuna_wnn.store.claims import Claim
+from optuna_wnn.store.claims import claim_attributes
+from optuna_wnn.store.claims import read_claim
+from optuna_wnn.store.settings import read_setting
+from optuna_wnn.store.settings import write_setting
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.trials import create_trial
+from optuna_wnn.store.trials import mark_stale
+from optuna_wnn.store.trials import trial_by_number
+from optuna_wnn.store.trials import write_user_attributes
+from optuna_wnn.store.version import check_schema
+from optuna_wnn.store.version import write_schema
 from optuna_wnn.sweep_config import Definition
 from optuna_wnn.sweep_config import Overrides
 from optuna_wnn.sweep_config import key_of
@@ -106,9 +116,9 @@ class Sweep:
             sampler=RandomSampler(),
             load_if_exists=True,
         )
-        store.check_schema(study)
+        check_schema(study)
         wanted = json.loads(json.dumps(self.definition.identity()))
-        started = store.read_setting(study, _IDENTITY)
+        started = read_setting(study, _IDENTITY)
         changes = [] if started is None else list(differences(json.loads(started), wanted))
         if changes:
             more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
@@ -116,10 +126,10 @@ class Sweep:
                 f"sweep {self.name}: it was started with other settings: "
                 f"{'; '.join(changes[:3])}{more}; choose another --name or undo the change"
             )
-        store.write_schema(study)
-        store.write_setting(study, _IDENTITY, json.dumps(wanted))
-        store.write_setting(study, leaderboard.OBJECTIVE, config.objective)
-        store.write_setting(study, leaderboard.PLANNED, self.definition.n_runs())
+        write_schema(study)
+        write_setting(study, _IDENTITY, json.dumps(wanted))
+        write_setting(study, leaderboard.OBJECTIVE, config.objective)
+        write_setting(study, leaderboard.PLANNED, self.definition.n_runs())
         return study
 
     def run(
@@ -185,14 +195,14 @@ class Sweep:
         if overrides is None:
             return None
         place = self._places(wanted)[key_of(overrides)]
-        parameters = axes.listed(overrides, wanted, store.all_trials(self.study))
+        parameters = axes.listed(overrides, wanted, all_trials(self.study))
         return place, overrides, parameters
 
     def _places(self, wanted: Sequence[Overrides]) -> dict[str, int]:
         """Return the place of every configuration: once it had one, it keeps it."""
         places: dict[str, int] = {}
-        for trial in store.all_trials(self.study):
-            claim = store.read_claim(trial.system_attrs)
+        for trial in all_trials(self.study):
+            claim = read_claim(trial.system_attrs)
             if claim is not None:
                 places.setdefault(key_of(dict(claim.overrides)), claim.place)
         taken = set(places.values())
@@ -220,9 +230,9 @@ class Sweep:
             params=parameters,
             distributions=distributions,
             user_attrs={leaderboard.RUN: run, leaderboard.OVERRIDES: shown(overrides)},
-            system_attrs=store.claim_attributes(Claim(place, overrides, this_worker())),
+            system_attrs=claim_attributes(Claim(place, overrides, this_worker())),
         )
-        number = store.create_trial(self.study, template)
+        number = create_trial(self.study, template)
         if not self._is_first(number, place, overrides):
             self._give_up(number)
             return None
@@ -233,7 +243,7 @@ class Sweep:
             raise
         if not self._is_lasting(number):
             return None  # others thought that this worker was gone, and do it again
-        store.write_user_attributes(self.study, number, attributes)
+        write_user_attributes(self.study, number, attributes)
         state = TrialState.FAIL if value is None else TrialState.COMPLETE
         self.study.tell(number, value, state, skip_if_finished=True)
         trials = leaderboard.lasting(self.study)
@@ -256,7 +266,7 @@ class Sweep:
 
     def _give_up(self, number: int) -> None:
         """Close a trial of this worker, so that its place is free."""
-        trial = store.trial_by_number(self.study, number)
+        trial = trial_by_number(self.study, number)
         if trial is not None and trial.state == TrialState.RUNNING:
             _close(self.study, trial)
 
@@ -297,8 +307,8 @@ class Sweep:
 
     def _close_left_behind(self) -> None:
         """Close the trials of workers that are gone, so that their places are taken again."""
-        for trial in store.all_trials(self.study):
-            claim = store.read_claim(trial.system_attrs)
+        for trial in all_trials(self.study):
+            claim = read_claim(trial.system_attrs)
             if trial.state != TrialState.RUNNING or claim is None:
                 continue
             worker = claim.worker
@@ -307,7 +317,7 @@ class Sweep:
 
     def _is_silent(self, worker: str) -> bool:
         """Return whether a worker has not beaten for long, by the clock of this machine."""
-        beat, now = store.read_setting(self.study, _BEAT + worker), time.monotonic()
+        beat, now = read_setting(self.study, _BEAT + worker), time.monotonic()
         seen, since = self._beats.get(worker, (None, now))
         if worker not in self._beats or beat != seen:
             seen, since = beat, now
@@ -336,14 +346,14 @@ class _Equipment:
 
 
 def _claim(trial: FrozenTrial) -> Claim:
-    claim = store.read_claim(trial.system_attrs)
+    claim = read_claim(trial.system_attrs)
     assert claim is not None
     return claim
 
 
 def _close(study: optuna.Study, trial: FrozenTrial) -> None:
     with suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):
-        store.mark_stale(study, trial)  # unless another worker was faster
+        mark_stale(study, trial)  # unless another worker was faster
 
 
 @contextmanager
@@ -355,7 +365,7 @@ def _beating(study: optuna.Study) -> Iterator[None]:
         count = 0
         while True:
             with suppress(Exception):  # where the storage is away, the work itself will say so
-                store.write_setting(study, _BEAT + this_worker(), count)
+                write_setting(study, _BEAT + this_worker(), count)
             count += 1
             if ended.wait(_BEAT_SECONDS):
                 return

@@ -15,9 +15,12 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_wnn import report
-from optuna_wnn import store
 from optuna_wnn.genome import Genome
 from optuna_wnn.space import GenomeSpace
+from optuna_wnn.store.places import read_child
+from optuna_wnn.store.reader import genome_reader
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.version import reads_storage
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +74,7 @@ class RunTrace:
     input_groups: tuple[int, int]
 
 
-@store.reads_storage
+@reads_storage
 def read_trace(storage: BaseStorage, run: str) -> RunTrace:
     """Return what happened in a run, from its studies alone.
 
@@ -99,7 +102,7 @@ def read_trace(storage: BaseStorage, run: str) -> RunTrace:
 
 
 def _phase(study: optuna.Study, summary: report.PhaseSummary) -> PhaseTrace:
-    everything = store.all_trials(study)
+    everything = all_trials(study)
     trials = list(filter(_was_evaluated, everything))
     values = np.array([trial.values for trial in trials], np.float64).reshape(-1, 2)
     feasible = np.array([max(t.constraints.values(), default=0.0) <= 0 for t in trials], bool)
@@ -112,13 +115,13 @@ def _phase(study: optuna.Study, summary: report.PhaseSummary) -> PhaseTrace:
         accuracies=values[finite, 1],
         feasible=feasible[finite],
         bar=None if threshold is None else threshold.highest,
-        genome=None if best is None else store.genome_reader(study).read(best),
+        genome=None if best is None else genome_reader(study).read(best),
         seed=_seed(everything),
     )
 
 
 def _was_evaluated(trial: FrozenTrial) -> bool:
-    child = store.read_child(trial.system_attrs)
+    child = read_child(trial.system_attrs)
     return trial.state == TrialState.COMPLETE and child is not None and not child.is_seed
 
 

@@ -21,7 +21,6 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from optuna_wnn import store
 from optuna_wnn.crew import Place
 from optuna_wnn.errors import InputError
 from optuna_wnn.fitness import Fitness
@@ -41,7 +40,17 @@ from optuna_wnn.schedule import Threshold
 from optuna_wnn.schedule import plan
 from optuna_wnn.space import GENOME_DISTRIBUTION
 from optuna_wnn.space import GenomeSpace
-from optuna_wnn.store import Child
+from optuna_wnn.store.genomes import GENOME_PARAMETER
+from optuna_wnn.store.genomes import write_genome
+from optuna_wnn.store.places import Child
+from optuna_wnn.store.places import read_child
+from optuna_wnn.store.places import write_child
+from optuna_wnn.store.settings import identity
+from optuna_wnn.store.settings import read_setting
+from optuna_wnn.store.settings import write_generation
+from optuna_wnn.store.settings import write_setting
+from optuna_wnn.store.trials import fixed_parameters
+from optuna_wnn.store.trials import trial_by_number
 from optuna_wnn.workers import this_worker
 
 
@@ -173,13 +182,13 @@ class GenomeSampler(BaseSampler, abc.ABC):
             known = self._known(study, anew=True)
         with known.lock:
             known.history.look(trial.number)
-            child = store.read_child(trial.system_attrs)
+            child = read_child(trial.system_attrs)
             if child is None:
                 self._take_place(known, study, trial)
             else:  # a copy of a trial whose worker died, as Optuna's retry callback makes it
                 child = replace(child, worker=this_worker())
                 known.history.take(trial.number, child)
-                store.write_child(study, trial, child)
+                write_child(study, trial, child)
                 self._hold(known, trial, child, self._fixed_genome(known, trial))
 
     def infer_relative_search_space(
@@ -210,7 +219,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
             held = self._held(known, study, trial)
             child, genome = held.child, held.genome
             is_genome = (
-                param_name == store.GENOME_PARAMETER and param_distribution == GENOME_DISTRIBUTION
+                param_name == GENOME_PARAMETER and param_distribution == GENOME_DISTRIBUTION
             )
             if genome is None and (is_genome or held.is_named):
                 # The first trial of a study: the objective has only now told the space.
@@ -267,7 +276,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
 
     def _known(self, study: optuna.Study, anew: bool = False) -> KnownStudy:
         with self._lock:
-            key = store.identity(study)
+            key = identity(study)
             known = self._studies.pop(key, None)
             if known is None or anew:
                 known = KnownStudy(study)
@@ -282,7 +291,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
         while True:
             child, genome = self.made(known, study, self._free_place(known, skip), trial)
             history.take(trial.number, child)
-            store.write_child(study, trial, child)
+            write_child(study, trial, child)
             # Of two workers that write before they look, at least one sees the other. If both
             # do, both give way, each to another place.
             history.look_ahead(trial.number, known.in_flight)
@@ -327,7 +336,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
         child = replace(child, worker=this_worker())
         genome = None
         if trial is not None:
-            if store.fixed_parameters(trial):  # it does not make the move that it was given
+            if fixed_parameters(trial):  # it does not make the move that it was given
                 child = replace(child, attribute=None, reverse=None)
             genome = self._fixed_genome(known, trial)
         if genome is not None:
@@ -365,7 +374,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
             return child, None
         child, genome = self.made(known, study, (child.generation, child.index), trial)
         known.history.take(trial.number, child)
-        store.write_child(study, trial, child)
+        write_child(study, trial, child)
         self._keep(known, study, trial, child, genome)
         return child, genome
 
@@ -378,7 +387,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
         genome: Genome | None,
     ) -> None:
         if genome is not None:
-            store.write_genome(study, trial, genome, child.parents)
+            write_genome(study, trial, genome, child.parents)
         self._hold(known, trial, child, genome)
 
     def _hold(
@@ -392,8 +401,8 @@ class GenomeSampler(BaseSampler, abc.ABC):
     def _held(self, known: KnownStudy, study: optuna.Study, trial: FrozenTrial) -> Held:
         """Return the place and the genome of a running trial, from the storage if need be."""
         if trial.number not in known.in_flight:
-            stored = store.trial_by_number(study, trial.number) or trial
-            child = store.read_child(stored.system_attrs) or known.history.outside(trial.number)
+            stored = trial_by_number(study, trial.number) or trial
+            child = read_child(stored.system_attrs) or known.history.outside(trial.number)
             genome = known.history.genomes.unpack(stored.system_attrs, f"trial {trial.number}")
             self._hold(known, stored, child, genome)
         return known.in_flight[trial.number]
@@ -446,16 +455,16 @@ class GenomeSampler(BaseSampler, abc.ABC):
         if adapts and generation not in known.planned:
             now = self._start(known, generation).plan
             fields = [now.threshold, now.level.name, now.population, now.mutation_rate]
-            store.write_generation(study, generation, fields)
+            write_generation(study, generation, fields)
             known.planned.add(generation)
 
     def _study_seed(self, study: optuna.Study) -> int:
         if self._seed is not None:
             return self._seed
-        seed = store.read_setting(study, _SEED)
+        seed = read_setting(study, _SEED)
         if seed is None:
             seed = int(self._entropy.generate_state(1)[0])
-            store.write_setting(study, _SEED, seed)
+            write_setting(study, _SEED, seed)
         return int(seed)
 
     def _fitness_of(self, known: KnownStudy) -> Fitness:
@@ -467,7 +476,7 @@ class GenomeSampler(BaseSampler, abc.ABC):
 
 def _fixed_handle(trial: FrozenTrial) -> int | None:
     """Return what ``enqueue_trial`` gave for the parameter ``genome``, if anything fitting."""
-    value: Any = store.fixed_parameters(trial).get(store.GENOME_PARAMETER)
+    value: Any = fixed_parameters(trial).get(GENOME_PARAMETER)
     return int(value) if conforms(GENOME_DISTRIBUTION, value) else None
 
 

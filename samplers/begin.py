@@ -11,14 +11,18 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from optuna_wnn import store
 from optuna_wnn.crew import Crew
 from optuna_wnn.crew import Place
 from optuna_wnn.genome import Genome
 from optuna_wnn.samplers.base import GenomeSampler
 from optuna_wnn.samplers.history import OUTSIDE
 from optuna_wnn.samplers.known import KnownStudy
-from optuna_wnn.store import Child
+from optuna_wnn.store.genomes import GENOME_PARAMETER
+from optuna_wnn.store.places import Child
+from optuna_wnn.store.running import begin_waiting
+from optuna_wnn.store.trials import fixed_parameters
+from optuna_wnn.store.trials import mark_stale
+from optuna_wnn.store.trials import trial_by_number
 from optuna_wnn.workers import this_worker
 
 
@@ -74,9 +78,9 @@ def catch_up(known: KnownStudy, study: optuna.Study, crew: Crew, at_once: bool =
     known.history.refresh()
     if crew.look(at_once):
         for number, worker in known.history.running():
-            trial = store.trial_by_number(study, number) if crew.is_gone(worker) else None
+            trial = trial_by_number(study, number) if crew.is_gone(worker) else None
             if trial is not None:
-                store.mark_stale(study, trial)
+                mark_stale(study, trial)
         known.history.refresh()
 
 
@@ -134,7 +138,7 @@ def _enqueued(
     child, genome = _wanted(known, study, (outside.generation, outside.index))
     params, distributions = known.space.parameters(genome), known.space.distributions()
     shown = describe(child, genome)
-    begun = store.begin_waiting(study, waiting, child, params, distributions, shown)
+    begun = begin_waiting(study, waiting, child, params, distributions, shown)
     if begun is None:
         return None
     known.history.began(begun.number, child)
@@ -144,9 +148,9 @@ def _enqueued(
 def _wanted(known: KnownStudy, study: optuna.Study, place: Place) -> tuple[Child, Genome]:
     """Return the genome that a user enqueued; its place tells the trial."""
     assert known.space is not None
-    trial = store.trial_by_number(study, place[1] - OUTSIDE)
-    fixed: Mapping[str, Any] = {} if trial is None else store.fixed_parameters(trial)
-    handle = fixed.get(store.GENOME_PARAMETER)
+    trial = trial_by_number(study, place[1] - OUTSIDE)
+    fixed: Mapping[str, Any] = {} if trial is None else fixed_parameters(trial)
+    handle = fixed.get(GENOME_PARAMETER)
     number = None if handle is None else known.history.trial_of(handle)
     model = None if number is None else known.history.genomes.read(number)
     genome = known.space.from_parameters(fixed, model, default=place[1] - OUTSIDE)

@@ -26,7 +26,7 @@ from optuna_wnn.samplers.parameters import random_value
 from optuna_wnn.schedule import AdaptiveScaling
 from optuna_wnn.schedule import Plan
 from optuna_wnn.schedule import Threshold
-from optuna_wnn.store import Child
+from optuna_wnn.store.places import Child
 from optuna_wnn.variation import crossover
 from optuna_wnn.variation import mutate
 

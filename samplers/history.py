@@ -19,8 +19,14 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from optuna_wnn import store
-from optuna_wnn.store import Child
+from optuna_wnn.store.codec import read_cluster_losses
+from optuna_wnn.store.places import Child
+from optuna_wnn.store.places import read_child
+from optuna_wnn.store.reader import genome_reader
+from optuna_wnn.store.running import Trials
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.trials import is_stale
+from optuna_wnn.store.trials import trial_by_number
 
 
 _MANY: Final = 16  # trials from which on one query for all is faster than one for each
@@ -81,8 +87,8 @@ class History:
 
     def __init__(self, study: optuna.Study) -> None:
         self.study = study
-        self.genomes = store.genome_reader(study)
-        self.trials = store.Trials(study)
+        self.genomes = genome_reader(study)
+        self.trials = Trials(study)
         self._changed: int | None = None  # the lowest generation that got a record of late
         self.n_objectives = len(study.directions)
         self._signs = [
@@ -123,8 +129,8 @@ class History:
             own: Running trials of this process, which need not be read.
         """
         self._read(sorted(self._open.difference(own)))
-        if store.trial_by_number(self.study, number + 1) is not None:
-            for trial in store.all_trials(self.study)[number + 1 :]:
+        if trial_by_number(self.study, number + 1) is not None:
+            for trial in all_trials(self.study)[number + 1 :]:
                 self.note(trial, trial.state, trial.values)
 
     @property
@@ -166,9 +172,9 @@ class History:
         found: Iterable[FrozenTrial | None]
         if len(numbers) > _MANY:
             wanted = set(numbers)
-            found = (t for t in store.all_trials(self.study)[numbers[0] :] if t.number in wanted)
+            found = (t for t in all_trials(self.study)[numbers[0] :] if t.number in wanted)
         else:
-            found = (store.trial_by_number(self.study, number) for number in numbers)
+            found = (trial_by_number(self.study, number) for number in numbers)
         for trial in found:
             if trial is not None:
                 self.note(trial, trial.state, trial.values)
@@ -184,7 +190,7 @@ class History:
         number = trial.number
         if self.is_over(number):
             return
-        child = store.read_child(trial.system_attrs)
+        child = read_child(trial.system_attrs)
         self._waiting.pop(number, None)
         if state == TrialState.WAITING:
             self._waiting[number] = trial
@@ -197,7 +203,7 @@ class History:
             if state != TrialState.COMPLETE:
                 return
             child = self.outside(number)
-        if store.is_stale(trial.system_attrs):
+        if is_stale(trial.system_attrs):
             self._lose(number, child)
             return
         self.take(number, child)
@@ -221,7 +227,7 @@ class History:
             trial.params,
             trial.distributions,
             final,
-            store.read_cluster_losses(trial.system_attrs),
+            read_cluster_losses(trial.system_attrs),
         )
         self._records[trial.number] = record
         if final >= 0:

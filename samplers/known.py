@@ -14,7 +14,7 @@ from optuna_wnn.genome import Genome
 from optuna_wnn.samplers.history import History
 from optuna_wnn.schedule import Plan
 from optuna_wnn.space import GenomeSpace
-from optuna_wnn.store import Child
+from optuna_wnn.store.places import Child
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
 from optuna_wnn import report
-from optuna_wnn import store
 from optuna_wnn.config import RunConfig
 from optuna_wnn.config import parse_config
 from optuna_wnn.evaluators import Evaluation
@@ -25,6 +24,10 @@ from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
 from optuna_wnn.genome import Genome
 from optuna_wnn.phases import PhasedSearch
+from optuna_wnn.store.places import read_child
+from optuna_wnn.store.reader import genome_reader
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.trials import is_stale
 from optuna_wnn.tasks import Examples
 from optuna_wnn.tasks import Task
 from optuna_wnn.tasks.base import pack_bits
@@ -101,13 +104,13 @@ def studies(storage: BaseStorage, run: str = "small") -> list[optuna.Study]:
 
 def place(trial: FrozenTrial) -> tuple[int, int]:
     """Return the generation and the index of a trial."""
-    child = store.read_child(trial.system_attrs)
+    child = read_child(trial.system_attrs)
     assert child is not None
     return child.generation, child.index
 
 
 def genome_of(study: optuna.Study, number: int) -> Genome:
-    return store.genome_reader(study).read(number)
+    return genome_reader(study).read(number)
 
 
 Outcome = dict[str, dict[tuple[int, int], tuple[Any, ...]]]
@@ -122,8 +125,8 @@ def outcome(storage: BaseStorage, run: str = "small") -> Outcome:
     """
     found: Outcome = {}
     for study in studies(storage, run):
-        trials = store.all_trials(study)
-        lasting = [t for t in trials if not store.is_stale(t.system_attrs)]
+        trials = all_trials(study)
+        lasting = [t for t in trials if not is_stale(t.system_attrs)]
         assert all(t.state.is_finished() for t in trials)
         places = [place(t) for t in lasting]
         assert len(set(places)) == len(places)
@@ -143,7 +146,7 @@ def outcome(storage: BaseStorage, run: str = "small") -> Outcome:
 
 
 def _lineage(trial: FrozenTrial, trials: list[FrozenTrial]) -> tuple[Any, ...]:
-    child = store.read_child(trial.system_attrs)
+    child = read_child(trial.system_attrs)
     assert child is not None
     parents = [place(trials[number]) for number in child.parents]
     return parents, child.handle, child.source, child.attribute, child.is_seed

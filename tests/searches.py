@@ -17,7 +17,9 @@ from optuna_wnn import Genome
 from optuna_wnn import GenomeSpace
 from optuna_wnn import WNNGeneticSampler
 from optuna_wnn import WNNTabuSearchSampler
-from optuna_wnn import store
+from optuna_wnn.store.places import Child
+from optuna_wnn.store.places import read_child
+from optuna_wnn.store.reader import genome_reader
 
 
 SPACE = GenomeSpace(Bounds(4, 40, (1, 6), (2, 8)))
@@ -55,13 +57,13 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 def genomes_of(study: optuna.Study) -> list[Genome]:
     """Return the genomes of the finished trials."""
-    reader = store.genome_reader(study)
+    reader = genome_reader(study)
     return [reader.read(trial.number) for trial in finished(study)]
 
 
-def child_of(trial: FrozenTrial) -> store.Child:
+def child_of(trial: FrozenTrial) -> Child:
     """Return the place of a trial."""
-    child = store.read_child(trial.system_attrs)
+    child = read_child(trial.system_attrs)
     assert child is not None
     return child
 

@@ -11,11 +11,14 @@ from runs import small_search
 from runs import studies
 
 from optuna_wnn import crew
-from optuna_wnn import store
 from optuna_wnn.crew import Crew
 from optuna_wnn.evaluators import Evaluation
 from optuna_wnn.evaluators.base import EvaluationPart
 from optuna_wnn.genome import Genome
+from optuna_wnn.store.places import child_of
+from optuna_wnn.store.settings import write_worker
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.trials import is_stale
 
 
 ELSEWHERE = "another-host:1:1"
@@ -41,16 +44,16 @@ def test_a_worker_of_another_host_is_gone_when_it_is_silent(
     now = [0.0]
     monkeypatch.setattr("optuna_wnn.crew.time.monotonic", lambda: now[0])
     mine = Crew(study)
-    store.write_worker(study, ELSEWHERE, (1,))
+    write_worker(study, ELSEWHERE, (1,))
     mine.join()
     assert mine.others() == [ELSEWHERE]
     now[0] = crew.SILENCE + 1
     mine.look()
     assert mine.others() == []
-    store.write_worker(study, ELSEWHERE, (2,))  # it only slept
+    write_worker(study, ELSEWHERE, (2,))  # it only slept
     mine.look()
     assert mine.others() == [ELSEWHERE]
-    store.write_worker(study, ELSEWHERE, ())
+    write_worker(study, ELSEWHERE, ())
     mine.look()
     assert mine.others() == []
 
@@ -68,5 +71,5 @@ def test_the_trial_of_a_worker_that_died_on_another_host_is_given_out_again(
     monkeypatch.setattr(crew, "SILENCE", 0.0)
     small_search(storage).run()
     outcome(storage)  # all trials ended, and no place was taken twice
-    lost = [t for t in store.all_trials(studies(storage)[0]) if store.is_stale(t.system_attrs)]
-    assert [store.child_of(t).worker for t in lost] == [ELSEWHERE]
+    lost = [t for t in all_trials(studies(storage)[0]) if is_stale(t.system_attrs)]
+    assert [child_of(t).worker for t in lost] == [ELSEWHERE]

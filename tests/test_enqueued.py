@@ -15,11 +15,12 @@ from runs import place
 from runs import small_search
 from runs import studies
 
-from optuna_wnn import store
 from optuna_wnn.evaluators import Evaluation
 from optuna_wnn.evaluators.base import EvaluationPart
 from optuna_wnn.genome import Genome
 from optuna_wnn.storages import open_storage
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.trials import fixed_parameters
 
 
 class Killed(BaseException):
@@ -50,8 +51,8 @@ def test_an_enqueued_trial_is_next_and_shown_as_what_was_evaluated(
     evaluator = Enqueuing(storage, {"genome": 7, "neurons_0": 5})
     small_search(storage, evaluator).run()
     study = studies(storage)[0]
-    trials = store.all_trials(study)
-    found = [t for t in trials if store.fixed_parameters(t)]
+    trials = all_trials(study)
+    found = [t for t in trials if fixed_parameters(t)]
     assert [(t.number, t.state) for t in found] == [(3, TrialState.COMPLETE)]
     assert found[0].params["neurons_0"] == 5
     genome = genome_of(study, found[0].number)

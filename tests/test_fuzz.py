@@ -22,10 +22,10 @@ from runs import studies
 
 from optuna_wnn import Genome
 from optuna_wnn import report
-from optuna_wnn import store
 from optuna_wnn.config import parse_config
 from optuna_wnn.errors import InputError
 from optuna_wnn.sources import load_config
+from optuna_wnn.store.claims import read_claim
 from optuna_wnn.strict_yaml import parse_yaml
 from optuna_wnn.traces import read_trace
 
@@ -158,6 +158,6 @@ def test_a_run_with_any_value_stored_is_read_or_refused(
 @given(JSON | JSON.map(json.dumps))
 def test_a_claim_of_any_value_is_read_or_refused(value: Any) -> None:
     try:
-        store.read_claim({"wnn:claim": value})
+        read_claim({"wnn:claim": value})
     except InputError as error:
         expect_one_line(error)

@@ -24,8 +24,10 @@ from optuna_wnn import Genome
 from optuna_wnn import GenomeSpace
 from optuna_wnn import WNNGeneticSampler
 from optuna_wnn import set_genome
-from optuna_wnn import store
-from optuna_wnn.store import Child
+from optuna_wnn.store.places import Child
+from optuna_wnn.store.places import child_attributes
+from optuna_wnn.store.reader import genome_attributes
+from optuna_wnn.store.trials import write_constraint
 
 
 def searched(n_trials: int = 80, **settings: Any) -> optuna.Study:
@@ -53,8 +55,8 @@ def seed_trial(genome: Genome, place: int, value: float) -> FrozenTrial:
         params=SPACE.parameters(genome),
         distributions=dict(SPACE.distributions()),
         system_attrs={
-            **store.child_attributes(Child(0, place, handle=genome.handle, is_seed=True)),
-            **store.genome_attributes(genome),
+            **child_attributes(Child(0, place, handle=genome.handle, is_seed=True)),
+            **genome_attributes(genome),
         },
     )
 
@@ -275,7 +277,7 @@ def test_infeasible_trials_are_parents_only_where_feasible_ones_are_few() -> Non
 
     def constrained(trial: Trial) -> float:
         genome = SPACE.suggest(trial)
-        store.write_constraint(study, trial, 10.0 - genome.n_neurons)  # more than 10 neurons
+        write_constraint(study, trial, 10.0 - genome.n_neurons)  # more than 10 neurons
         return loss(genome)
 
     study.optimize(constrained, n_trials=80)

@@ -13,8 +13,9 @@ from runs import place
 from runs import studies
 
 from optuna_wnn import report
-from optuna_wnn import store
 from optuna_wnn.storages import open_storage
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.trials import is_stale
 
 
 CONFIG = """
@@ -47,8 +48,8 @@ def test_workers_share_the_trials_and_none_is_lost(
     storage = open_storage(url)
     outcome(storage, "shared")  # no place was taken twice
     for index, study in enumerate(studies(storage, "shared")):
-        trials = store.all_trials(study)
-        lasting = [t for t in trials if not store.is_stale(t.system_attrs)]
+        trials = all_trials(study)
+        lasting = [t for t in trials if not is_stale(t.system_attrs)]
         assert {t.state for t in lasting} == {TrialState.COMPLETE}
         # In a journal, the second of two who begin at the same moment gives way.
         most_given_up = 0 if url.startswith("sqlite") else len(lasting)

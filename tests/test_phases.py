@@ -24,7 +24,6 @@ from runs import small_task
 from runs import studies
 
 from optuna_wnn import report
-from optuna_wnn import store
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import Evaluation
 from optuna_wnn.evaluators.base import EvaluationPart
@@ -34,6 +33,7 @@ from optuna_wnn.genome import Dimension
 from optuna_wnn.genome import Genome
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.phases import Progress
+from optuna_wnn.store.places import read_child
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_a_genetic_phase_changes_only_what_is_free(finished: InMemoryStorage) ->
         studies(finished)[::2], ("neurons", "bits", "connections"), strict=True
     ):
         for trial in evaluated(study):
-            child = store.read_child(trial.system_attrs)
+            child = read_child(trial.system_attrs)
             assert child is not None
             parents = [genome_of(study, number) for number in child.parents]
             genome = genome_of(study, trial.number)
@@ -163,7 +163,7 @@ def test_a_tabu_phase_makes_one_move_of_its_kind(finished: InMemoryStorage) -> N
         studies(finished)[1::2], ("neurons", "bits", "connections"), strict=True
     ):
         for trial in evaluated(study):
-            child = store.read_child(trial.system_attrs)
+            child = read_child(trial.system_attrs)
             assert child is not None
             (number,) = child.parents
             check_one_move(genome_of(study, number), genome_of(study, trial.number), free)
@@ -227,7 +227,7 @@ def test_what_is_stored_is_the_refined_genome() -> None:
     (study,) = studies(storage)
     for trial, (free, steps, seed) in zip(study.trials, evaluator.told, strict=True):
         assert (set(free), steps) == ({"connections"}, 7)
-        child = store.read_child(trial.system_attrs)
+        child = read_child(trial.system_attrs)
         assert child is not None
         assert seed == child.handle
         assert connections_of(genome_of(study, trial.number)) == 6 * [[0, 1, 2, 3]]

@@ -13,10 +13,11 @@ from runs import studies
 
 from optuna_wnn import Genome
 from optuna_wnn import report
-from optuna_wnn import store
 from optuna_wnn.cli import main
 from optuna_wnn.errors import InputError
 from optuna_wnn.storages import open_storage
+from optuna_wnn.store.settings import write_setting
+from optuna_wnn.store.version import SCHEMA
 
 
 FOLDER = Path(__file__).parent / "released"
@@ -71,7 +72,7 @@ def test_a_finished_run_still_is_what_its_configuration_gives(released: str) -> 
 @pytest.mark.parametrize(
     ("schema", "line"),
     [
-        (store.SCHEMA + 1, r"a newer optuna-wnn wrote it .*pip install --upgrade optuna-wnn"),
+        (SCHEMA + 1, r"a newer optuna-wnn wrote it .*pip install --upgrade optuna-wnn"),
         (None, r"an optuna-wnn from before 0\.1\.0 wrote it, .*choose another --name"),
         ("x", r".*its attributes are damaged"),
     ],
@@ -81,7 +82,7 @@ def test_what_another_version_stored_is_refused_and_left_alone(schema: object, l
     short = {"trials": 3, "population_size": 3, "n_neighbors": 3}
     small_search(storage, search=short).run()
     last = studies(storage)[-1]
-    store.write_setting(last, "schema", schema)
+    write_setting(last, "schema", schema)
     before = outcome(storage)
     with pytest.raises(InputError, match=f"study small/6-ts-connections: {line}"):
         small_search(storage, search=short).run()

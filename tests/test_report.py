@@ -15,11 +15,11 @@ from runs import small_search
 from runs import studies
 
 from optuna_wnn import report
-from optuna_wnn import store
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import Evaluation
 from optuna_wnn.evaluators.base import EvaluationPart
 from optuna_wnn.genome import Genome
+from optuna_wnn.store.trials import is_stale
 
 
 class Stopping(DigestEvaluator):
@@ -142,7 +142,7 @@ def test_a_run_without_a_trial_has_no_best() -> None:
 def test_a_lost_trial_counts_neither_as_a_trial_nor_as_time() -> None:
     storage = stopped(3)
     (study,) = studies(storage)
-    (lost,) = [t for t in study.trials if store.is_stale(t.system_attrs)]
+    (lost,) = [t for t in study.trials if is_stale(t.system_attrs)]
     assert lost.state == TrialState.FAIL
     phase = report.summarise(storage, "small").phases[0]
     assert phase.n_trials == 3

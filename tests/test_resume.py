@@ -30,9 +30,11 @@ from runs import place
 from runs import small_search
 from runs import studies
 
-from optuna_wnn import store
 from optuna_wnn.cli import main
 from optuna_wnn.storages import open_storage
+from optuna_wnn.store.places import read_child
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.trials import is_stale
 
 
 WRITES = (
@@ -139,7 +141,7 @@ def test_what_was_done_when_a_run_died_is_not_done_again() -> None:
         done = sum(
             t.state == TrialState.COMPLETE and not _is_seed(t)
             for study in studies(storage)
-            for t in store.all_trials(study)
+            for t in all_trials(study)
         )
         second = DigestEvaluator()
         small_search(storage, second).run()
@@ -147,7 +149,7 @@ def test_what_was_done_when_a_run_died_is_not_done_again() -> None:
 
 
 def _is_seed(trial: optuna.trial.FrozenTrial) -> bool:
-    child = store.read_child(trial.system_attrs)
+    child = read_child(trial.system_attrs)
     return child is not None and child.is_seed
 
 
@@ -159,12 +161,12 @@ def test_the_place_of_a_lost_trial_is_given_out_once_more() -> None:
         storage = resumed(copy)
         small_search(storage).run()
         for study in studies(storage):
-            trials = store.all_trials(study)
-            lost = [t for t in trials if store.is_stale(t.system_attrs)]
+            trials = all_trials(study)
+            lost = [t for t in trials if is_stale(t.system_attrs)]
             n_lost += len(lost)
             for trial in lost:
                 assert trial.state == TrialState.FAIL
-                if store.read_child(trial.system_attrs) is not None:
+                if read_child(trial.system_attrs) is not None:
                     (again,) = [t for t in trials[trial.number + 1 :] if place(t) == place(trial)]
                     assert again.state == TrialState.COMPLETE
     assert n_lost > 10

@@ -31,7 +31,9 @@ from optuna_wnn import Bounds
 from optuna_wnn import GenomeSpace
 from optuna_wnn import WNNGeneticSampler
 from optuna_wnn import open_storage
-from optuna_wnn import store
+from optuna_wnn.store.genomes import read_genome
+from optuna_wnn.store.settings import read_setting
+from optuna_wnn.store.trials import mark_stale
 
 
 KINDS = list(SAMPLERS)
@@ -109,7 +111,7 @@ def test_without_a_seed_the_study_keeps_the_one_it_drew(url: str) -> None:
     for _ in range(3):
         study = study_of(WNNGeneticSampler(population_size=8), open_storage(url))
         study.optimize(objective, n_trials=8)
-    seed = store.read_setting(study, "seed")
+    seed = read_setting(study, "seed")
     assert told(study) == told(_with_seed(seed, 24))
 
 
@@ -132,7 +134,7 @@ def test_the_place_of_a_dead_worker_is_given_out_once_with_the_same_genome(
     objective(study.ask())  # and here it is killed
     study = opened(url, kind)
     (zombie,) = study.get_trials(states=(TrialState.RUNNING,))
-    store.mark_stale(study, zombie)
+    mark_stale(study, zombie)
     opened(url, kind).optimize(objective, n_trials=20 - dies_at)
     study = opened(url, kind)
     assert told(study) == told(straight(kind, 20))
@@ -141,7 +143,7 @@ def test_the_place_of_a_dead_worker_is_given_out_once_with_the_same_genome(
     assert {p: n for p, n in places.items() if n > 1} == {place: 2}
     again = study.trials[dies_at + 1]
     assert child_of(again).handle == child_of(zombie).handle
-    assert store.read_genome(again, study) == store.read_genome(zombie, study)
+    assert read_genome(again, study) == read_genome(zombie, study)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,7 +151,7 @@ def test_a_place_can_be_lost_again_and_again(kind: str, url: str) -> None:
     for _ in range(4):
         study = opened(url, kind)
         for zombie in study.get_trials(states=(TrialState.RUNNING,)):
-            store.mark_stale(study, zombie)
+            mark_stale(study, zombie)
         study.optimize(objective, n_trials=5)
         objective(study.ask())
     study = opened(url, kind)
@@ -161,7 +163,7 @@ def test_one_that_died_before_it_had_a_place_leaves_no_gap(url: str) -> None:
     study.optimize(objective, n_trials=5)
     study._storage.create_new_trial(study._study_id)  # and here it is killed
     study = opened(url, "genetic")
-    store.mark_stale(study, study.trials[-1])
+    mark_stale(study, study.trials[-1])
     study.optimize(objective, n_trials=15)
     assert told(study) == told(straight("genetic", 20))
 
@@ -172,7 +174,7 @@ def test_one_that_died_while_the_study_goes_on_is_noticed() -> None:
     study, other = (study_of(SAMPLERS["genetic"](1), storage) for _ in range(2))
     objective(study.ask())
     study.optimize(objective, n_trials=3)
-    store.mark_stale(other, other.trials[0])
+    mark_stale(other, other.trials[0])
     study.optimize(objective, n_trials=1)
     child = child_of(study.trials[-1])
     assert (child.generation, child.index) == (0, 0)

@@ -24,11 +24,13 @@ from runs import place
 from runs import studies
 
 from optuna_wnn import report
-from optuna_wnn import store
 from optuna_wnn.cli import main
 from optuna_wnn.errors import InputError
 from optuna_wnn.storages import masked
 from optuna_wnn.storages import open_storage
+from optuna_wnn.store.places import child_of
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.trials import is_stale
 
 
 TRIALS = 12
@@ -173,9 +175,9 @@ def test_one_is_killed_and_another_joins(
     victim = None
     while victim is None:  # until one of them is in the middle of a trial
         running = [
-            store.child_of(trial).worker
+            child_of(trial).worker
             for study in studies(storage, "shared")
-            for trial in store.all_trials(study)
+            for trial in all_trials(study)
             if trial.state == TrialState.RUNNING
         ]
         victim = next((w for w in workers for name in running if f":{w.pid}:" in name), None)
@@ -197,10 +199,10 @@ def check(url: str, n_workers: int, folder: Path, n_killed: int = 0) -> None:
     found = studies(storage, "shared")
     assert len(found) == 2
     for study in found:
-        trials = store.all_trials(study)
+        trials = all_trials(study)
         assert [t.number for t in trials] == list(range(len(trials)))
         assert all(t.state.is_finished() for t in trials)
-        lasting = [t for t in trials if not store.is_stale(t.system_attrs)]
+        lasting = [t for t in trials if not is_stale(t.system_attrs)]
         assert {t.state for t in lasting} == {TrialState.COMPLETE}
         # Elsewhere the second of two who begin at the same moment gives its trial up.
         most_given_up = n_killed if url.startswith(EXACT) else len(lasting)
@@ -213,10 +215,10 @@ def check(url: str, n_workers: int, folder: Path, n_killed: int = 0) -> None:
         assert max(generations.values()) <= 6
         assert sorted(generations) == list(range(len(generations)))
         # No genome twice; one that was drawn beside a lost trial's may come again.
-        handles = Counter(store.child_of(t).handle for t in lasting)
+        handles = Counter(child_of(t).handle for t in lasting)
         assert sum(handles.values()) - len(handles) <= n_killed
         assert report.finished(study) is not None
-    seeds = [t for t in store.all_trials(found[1]) if report.SEEDED_FROM in t.user_attrs]
+    seeds = [t for t in all_trials(found[1]) if report.SEEDED_FROM in t.user_attrs]
     assert [place(t) for t in seeds] == [(0, i) for i in range(6)]
     assert len({report.read_seed(study) for study in found}) == 1
 

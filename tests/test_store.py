@@ -25,12 +25,26 @@ from strategies import seeds
 
 from optuna_wnn import packing
 from optuna_wnn import storages
-from optuna_wnn import store
 from optuna_wnn.errors import InputError
 from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Genome
 from optuna_wnn.storages import open_storage
-from optuna_wnn.store import Child
+from optuna_wnn.store.genomes import read_genome
+from optuna_wnn.store.genomes import write_genome
+from optuna_wnn.store.places import Child
+from optuna_wnn.store.places import child_attributes
+from optuna_wnn.store.places import read_child
+from optuna_wnn.store.reader import GenomeReader
+from optuna_wnn.store.reader import genome_attributes
+from optuna_wnn.store.reader import genome_reader
+from optuna_wnn.store.settings import read_setting
+from optuna_wnn.store.settings import write_setting
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.trials import constraint_attributes
+from optuna_wnn.store.trials import is_stale
+from optuna_wnn.store.trials import mark_stale
+from optuna_wnn.store.trials import trial_by_number
+from optuna_wnn.store.trials import write_constraint
 from optuna_wnn.variation import crossover
 from optuna_wnn.variation import mutate
 from optuna_wnn.variation import random_genome
@@ -73,7 +87,7 @@ def study_in(storage: BaseStorage, name: str = "s") -> optuna.Study:
 def add(study: optuna.Study, genome: Genome, parents: tuple[int, ...] = ()) -> int:
     """Store a genome with a new trial and return the trial's number."""
     trial = study.ask()
-    store.write_genome(study, trial, genome, parents)
+    write_genome(study, trial, genome, parents)
     study.tell(trial, 0.0)
     return trial.number
 
@@ -93,20 +107,20 @@ def test_a_genome_comes_back_from_every_storage(
     genome = made(bounds)
     number = add(study_in(reopen()), genome)
     study = study_in(reopen())
-    assert store.genome_reader(study).read(number) == genome
-    assert store.read_genome(study.trials[number]) == genome
-    assert store.read_genome(study.trials[number], study) == genome
+    assert genome_reader(study).read(number) == genome
+    assert read_genome(study.trials[number]) == genome
+    assert read_genome(study.trials[number], study) == genome
     attributes = study.trials[number].system_attrs
-    assert store.genome_reader(study).settle(number, attributes) == genome.handle
+    assert genome_reader(study).settle(number, attributes) == genome.handle
 
 
 def test_a_running_trial_tells_its_genome(reopen: Callable[[], BaseStorage]) -> None:
     study = study_in(reopen())
     trial = study.ask()
-    assert store.read_genome(trial) is None
+    assert read_genome(trial) is None
     for seed in (0, 1):  # a genome that is there already is replaced
-        store.write_genome(study, trial, made(SMALL, seed))
-        assert store.read_genome(trial) == made(SMALL, seed)
+        write_genome(study, trial, made(SMALL, seed))
+        assert read_genome(trial) == made(SMALL, seed)
 
 
 def test_a_replaced_genome_is_not_mistaken_for_the_first(
@@ -120,8 +134,8 @@ def test_a_replaced_genome_is_not_mistaken_for_the_first(
         made(SMALL, 1),
         made(SMALL, 1).reordered(order(made(SMALL, 1))),
     ):
-        store.write_genome(study, trial, genome)
-        assert store.genome_reader(other).read(trial.number) == genome
+        write_genome(study, trial, genome)
+        assert genome_reader(other).read(trial.number) == genome
 
 
 def order(genome: Genome) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -150,7 +164,7 @@ def test_a_child_of_a_megabyte_genome_costs_kilobytes(reopen: Callable[[], BaseS
     size = sum(map(len, stored(study, number).values()))
     assert size < 12_000 < 900_000 < sum(map(len, stored(study, 0).values()))
     again = study_in(reopen())
-    assert store.genome_reader(again).read(number) == child
+    assert genome_reader(again).read(number) == child
 
 
 def test_a_child_of_a_megabyte_genome_cannot_be_read_without_its_study() -> None:
@@ -158,15 +172,15 @@ def test_a_child_of_a_megabyte_genome_cannot_be_read_without_its_study() -> None
     parent = made(LARGE)
     number = add(study, mutant(parent, LARGE), (add(study, parent),))
     with pytest.raises(InputError, match=r"trial 1: .*pass the study too"):
-        store.read_genome(study.trials[number])
-    assert store.read_genome(study.trials[number], study) == mutant(parent, LARGE)
+        read_genome(study.trials[number])
+    assert read_genome(study.trials[number], study) == mutant(parent, LARGE)
 
 
 def test_a_small_genome_is_stored_alone() -> None:
     study = study_in(open_storage("memory:"))
     first = add(study, made(SMALL))
     second = add(study, mutant(made(SMALL), SMALL), (first, first))
-    assert store.read_genome(study.trials[second]) == mutant(made(SMALL), SMALL)
+    assert read_genome(study.trials[second]) == mutant(made(SMALL), SMALL)
 
 
 def test_a_long_line_of_descent_stays_readable() -> None:
@@ -179,7 +193,7 @@ def test_a_long_line_of_descent_stays_readable() -> None:
         numbers.append(add(study, genome, (numbers[-1],)))
     sizes = [sum(map(len, stored(study, number).values())) for number in numbers]
     assert 2 <= sum(size > 300_000 for size in sizes) <= 4
-    assert store.genome_reader(study_in(storage)).read(numbers[-1]) == genome
+    assert genome_reader(study_in(storage)).read(numbers[-1]) == genome
 
 
 @given(some_bounds(), seeds, st.integers(0, 2))
@@ -208,7 +222,7 @@ def test_copy_study_keeps_genomes_readable(reopen: Callable[[], BaseStorage]) ->
         from_study_name="s", from_storage=storage, to_storage=storage, to_study_name="copy"
     )
     copied = study_in(reopen(), "copy")
-    assert store.genome_reader(copied).read(number) == mutant(parent, LARGE)
+    assert genome_reader(copied).read(number) == mutant(parent, LARGE)
 
 
 def test_create_trial_takes_a_genome(reopen: Callable[[], BaseStorage]) -> None:
@@ -218,15 +232,15 @@ def test_create_trial_takes_a_genome(reopen: Callable[[], BaseStorage]) -> None:
         optuna.create_trial(
             value=1.0,
             system_attrs={
-                **store.genome_attributes(made(LARGE)),
-                **store.child_attributes(child),
-                **store.constraint_attributes([0.5]),
+                **genome_attributes(made(LARGE)),
+                **child_attributes(child),
+                **constraint_attributes([0.5]),
             },
         )
     )
     trial = study.trials[0]
-    assert store.read_genome(trial) == made(LARGE)
-    assert store.read_child(trial.system_attrs) == child
+    assert read_genome(trial) == made(LARGE)
+    assert read_child(trial.system_attrs) == child
     assert list(trial.constraints.values()) == [0.5]
 
 
@@ -238,10 +252,10 @@ def damaged(pieces: dict[str, Any]) -> None:
     study = study_in(open_storage("memory:"))
     study.add_trial(optuna.create_trial(value=0.0, system_attrs=pieces))
     with pytest.raises(InputError, match=r"^trial 0: ") as raised:
-        store.genome_reader(study).read(0)
+        genome_reader(study).read(0)
     assert "\n" not in str(raised.value)
     with pytest.raises(InputError, match=r"^trial 0: "):
-        store.read_genome(study.trials[0])
+        read_genome(study.trials[0])
 
 
 @pytest.mark.parametrize(
@@ -249,7 +263,7 @@ def damaged(pieces: dict[str, Any]) -> None:
     ["count", "version", "depth", "parents", "digest", "checksum", "first", "last", "gone"],
 )
 def test_a_damaged_attribute_is_one_clear_line(place: str) -> None:
-    pieces = store.genome_attributes(made(LARGE))
+    pieces = genome_attributes(made(LARGE))
     count, first = pieces[KEY].split("|")
     version, depth, parents, digest, checksum, text = first.split(":")
     fields = {
@@ -283,15 +297,15 @@ def test_foreign_attributes_are_one_clear_line(value: Any) -> None:
         study = study_in(open_storage("memory:"))
         study.add_trial(optuna.create_trial(value=0.0))
         with pytest.raises(InputError, match="trial 0: no genome is stored"):
-            store.genome_reader(study).read(0)
+            genome_reader(study).read(0)
         with pytest.raises(InputError, match="trial 7: the study has no such trial"):
-            store.genome_reader(study).read(7)
+            genome_reader(study).read(7)
     else:
         damaged({KEY: value})
 
 
 def test_parents_in_a_circle_are_one_clear_line() -> None:
-    pieces = store.genome_attributes(made(SMALL))
+    pieces = genome_attributes(made(SMALL))
     pieces[KEY] = pieces[KEY].replace("1|1:0::", "1|1:3:0:")
     damaged({**pieces})
 
@@ -299,18 +313,18 @@ def test_parents_in_a_circle_are_one_clear_line() -> None:
 def test_a_damaged_place_is_one_clear_line() -> None:
     for text in ("", "[]", "{}", '{"generation": 1}', '{"generation":0,"index":0,"x":1}', 7):
         with pytest.raises(InputError, match="stored place is damaged"):
-            store.read_child({"wnn:child": text})
+            read_child({"wnn:child": text})
 
 
 @given(genomes(SMALL), st.data())
 def test_a_flipped_bit_is_found(genome: Genome, data: st.DataObject) -> None:
     """Whatever bit of the packed genome flips, it is the same genome still or an error."""
-    first = store.genome_attributes(genome)[KEY]
+    first = genome_attributes(genome)[KEY]
     head, text = first.rsplit(":", 1)
     packed = bytearray(base64.b64decode(text))
     packed[data.draw(st.integers(0, len(packed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     attributes = {KEY: f"{head}:{base64.b64encode(packed).decode()}"}
-    reader = store.GenomeReader(lambda number: attributes)
+    reader = GenomeReader(lambda number: attributes)
     with contextlib.suppress(InputError):
         assert reader.read(0) == genome
 
@@ -365,7 +379,7 @@ def test_references_that_multiply_connections_are_refused() -> None:
 def test_a_genome_too_large_to_store_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "MOST_CONNECTIONS", 10)
     with pytest.raises(InputError, match="too many to store"):
-        store.genome_attributes(made(LARGE))
+        genome_attributes(made(LARGE))
 
 
 # -- places, settings, constraints ----------------------------------------------------------------
@@ -385,25 +399,25 @@ def test_a_genome_too_large_to_store_is_refused(monkeypatch: pytest.MonkeyPatch)
     )
 )
 def test_a_place_survives_as_json(child: Child) -> None:
-    assert store.read_child(store.child_attributes(child)) == child
-    assert store.read_child({}) is None
+    assert read_child(child_attributes(child)) == child
+    assert read_child({}) is None
 
 
 def test_a_stale_trial_is_closed_and_marked(reopen: Callable[[], BaseStorage]) -> None:
     study = study_in(reopen())
     study.ask()
-    store.mark_stale(study, study.trials[0])
+    mark_stale(study, study.trials[0])
     trial = study_in(reopen()).trials[0]
     assert trial.state == TrialState.FAIL
-    assert store.is_stale(trial.system_attrs)
-    assert not store.is_stale({})
+    assert is_stale(trial.system_attrs)
+    assert not is_stale({})
 
 
 def test_a_constraint_is_read_by_optuna(reopen: Callable[[], BaseStorage]) -> None:
     study = study_in(reopen())
     for value, violation in ((0.0, 0.1), (1.0, -0.1)):
         trial = study.ask()
-        store.write_constraint(study, trial, violation)
+        write_constraint(study, trial, violation)
         study.tell(trial, value)
     assert study.best_trial.number == 1
     assert list(study.trials[0].constraints.values()) == [0.1]
@@ -411,9 +425,9 @@ def test_a_constraint_is_read_by_optuna(reopen: Callable[[], BaseStorage]) -> No
 
 def test_a_setting_is_kept_with_the_study(reopen: Callable[[], BaseStorage]) -> None:
     study = study_in(reopen())
-    assert store.read_setting(study, "x") is None
-    store.write_setting(study, "x", {"a": [1, 2]})
-    assert store.read_setting(study_in(reopen()), "x") == {"a": [1, 2]}
+    assert read_setting(study, "x") is None
+    write_setting(study, "x", {"a": [1, 2]})
+    assert read_setting(study_in(reopen()), "x") == {"a": [1, 2]}
     assert study.user_attrs == {}
 
 
@@ -421,11 +435,11 @@ def test_trials_go_by_number(reopen: Callable[[], BaseStorage]) -> None:
     study_in(reopen(), "other").ask()
     study = study_in(reopen())
     study.ask()
-    found = store.trial_by_number(study, 0)
+    found = trial_by_number(study, 0)
     assert found is not None
     assert found.number == 0
-    assert store.trial_by_number(study, 1) is None
-    assert [trial.number for trial in store.all_trials(study)] == [0]
+    assert trial_by_number(study, 1) is None
+    assert [trial.number for trial in all_trials(study)] == [0]
 
 
 # -- opening --------------------------------------------------------------------------------------

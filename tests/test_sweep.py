@@ -24,7 +24,6 @@ from test_resume import Killed
 from test_resume import mortal
 
 from optuna_wnn import report
-from optuna_wnn import store
 from optuna_wnn import sweep as sweep_module
 from optuna_wnn.cli import main
 from optuna_wnn.config import RunConfig
@@ -35,7 +34,13 @@ from optuna_wnn.leaderboard import Entry
 from optuna_wnn.leaderboard import leaderboard
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.storages import open_storage
-from optuna_wnn.store import Claim
+from optuna_wnn.store.claims import Claim
+from optuna_wnn.store.claims import claim_attributes
+from optuna_wnn.store.claims import read_claim
+from optuna_wnn.store.settings import write_setting
+from optuna_wnn.store.trials import all_trials
+from optuna_wnn.store.trials import create_trial
+from optuna_wnn.store.trials import is_stale
 from optuna_wnn.sweep import Sweep
 from optuna_wnn.sweep_file import load_sweep
 
@@ -258,7 +263,7 @@ def test_a_sweep_may_die_again_and_again(here: Path, text: str) -> None:
             break
     assert n_deaths > 3
     assert found == expected
-    states = [t.state for t in store.all_trials(study_in(storage))]
+    states = [t.state for t in all_trials(study_in(storage))]
     assert TrialState.RUNNING not in states
 
 
@@ -286,9 +291,9 @@ def test_an_interrupted_run_goes_on_where_it_was(here: Path) -> None:
 
 def claimed(study: optuna.Study, place: int, overrides: dict[str, Any], worker: str) -> int:
     """Have a worker take a place."""
-    claim = store.claim_attributes(Claim(place, overrides, worker))
+    claim = claim_attributes(Claim(place, overrides, worker))
     template = optuna.trial.create_trial(state=TrialState.RUNNING, system_attrs=claim)
-    return store.create_trial(study, template)
+    return create_trial(study, template)
 
 
 def test_of_two_workers_that_take_the_same_the_first_has_it(
@@ -297,7 +302,6 @@ def test_of_two_workers_that_take_the_same_the_first_has_it(
     Path("sweep.yaml").write_text(BASE + "method: grid\ngrid: {seed: [1, 2]}\n")
     runs = Runs()
     sweep = Sweep(load_sweep("sweep.yaml"), InMemoryStorage(), searches=runs)
-    create_trial = store.create_trial
     rivals: list[int] = []
 
     def slow(study: optuna.Study, template: Any) -> int:
@@ -306,7 +310,7 @@ def test_of_two_workers_that_take_the_same_the_first_has_it(
             rivals[0] = claimed(study, 0, {"seed": 1}, "elsewhere:1:1")
         return create_trial(study, template)
 
-    monkeypatch.setattr(store, "create_trial", slow)
+    monkeypatch.setattr(sweep_module, "create_trial", slow)
     monkeypatch.setattr(sweep_module, "_SILENCE", 1.0)
     monkeypatch.setattr(sweep_module, "_POLL", 0.05)
     started = time.monotonic()
@@ -314,8 +318,8 @@ def test_of_two_workers_that_take_the_same_the_first_has_it(
     assert runs.names == ["many/sweep-0001", "many/sweep-0000"]  # the rival's when it was silent
     assert time.monotonic() - started > 1.0
     assert {e.state for e in entries} == {TrialState.COMPLETE}
-    trials = store.all_trials(sweep.study)
-    lost = [t.number for t in trials if store.is_stale(t.system_attrs)]
+    trials = all_trials(sweep.study)
+    lost = [t.number for t in trials if is_stale(t.system_attrs)]
     assert lost == [0, 1]
 
 
@@ -328,7 +332,7 @@ def test_a_worker_that_beats_is_waited_for(here: Path, monkeypatch: pytest.Monke
 
     def sleep(seconds: float) -> None:
         beats.append(seconds)
-        store.write_setting(sweep.study, "beat:elsewhere:1:1", len(beats))
+        write_setting(sweep.study, "beat:elsewhere:1:1", len(beats))
         if len(beats) == 9:
             sweep.study.tell(rival, 1.0)
 
@@ -421,8 +425,8 @@ def test_two_jobs_share_a_sweep_and_end_with_whom_started_them(
     process.join()
     assert process.exitcode == 0, Path("log.txt").read_text()
     assert board(url, "many") == board(url, "one")
-    trials = store.all_trials(study_in(open_storage(url)))
-    workers = {claim.worker for t in trials if (claim := store.read_claim(t.system_attrs))}
+    trials = all_trials(study_in(open_storage(url)))
+    workers = {claim.worker for t in trials if (claim := read_claim(t.system_attrs))}
     assert len(workers) >= 2
     assert TrialState.RUNNING not in {t.state for t in trials}
     for entry in leaderboard(open_storage(url), "many").entries:

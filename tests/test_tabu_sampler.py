@@ -24,8 +24,10 @@ from optuna_wnn import Genome
 from optuna_wnn import GenomeSpace
 from optuna_wnn import InputError
 from optuna_wnn import WNNTabuSearchSampler
-from optuna_wnn import store
-from optuna_wnn.store import Child
+from optuna_wnn.store.places import Child
+from optuna_wnn.store.places import child_attributes
+from optuna_wnn.store.places import read_child
+from optuna_wnn.store.reader import genome_attributes
 
 
 WIRING = GenomeSpace(Bounds(2, 12, (2, 2), (3, 3)), ("connections",), (2, 3))
@@ -225,8 +227,8 @@ def test_several_sources_start_from_the_best_and_share_the_neighbours() -> None:
                 params=SPACE.parameters(genome),
                 distributions=dict(SPACE.distributions()),
                 system_attrs={
-                    **store.child_attributes(Child(0, place, is_seed=True)),
-                    **store.genome_attributes(genome),
+                    **child_attributes(Child(0, place, is_seed=True)),
+                    **genome_attributes(genome),
                 },
             )
         )
@@ -365,7 +367,7 @@ def test_first_improvement_ends_an_iteration_at_the_first_neighbour_that_is_no_w
         return float(values[trial.suggest_int("x", 0, 399)])
 
     study.optimize(objective, n_trials=120)
-    children = [store.read_child(trial.system_attrs) for trial in study.trials]
+    children = [read_child(trial.system_attrs) for trial in study.trials]
     by_iteration: dict[int, list[optuna.trial.FrozenTrial]] = {}
     for trial, child in zip(study.trials, children, strict=True):
         assert child is not None
@@ -373,7 +375,7 @@ def test_first_improvement_ends_an_iteration_at_the_first_neighbour_that_is_no_w
     short = 0
     for iteration in range(1, max(by_iteration)):
         trials = by_iteration[iteration]
-        child = store.read_child(trials[0].system_attrs)
+        child = read_child(trials[0].system_attrs)
         assert child is not None
         current = study.trials[child.parents[0]]
         losses = [trial.value for trial in trials]
