@@ -1,7 +1,8 @@
 """What a prediction costs beside an evaluation: CPU seconds per neuron and example, in one run.
 
 An evaluation trains neurons on some examples and reads others; its cost is divided by both. A
-prediction only reads. Both are of one thread, turn about, the best of several repeats.
+prediction only reads, packed inputs but where it says "from bits". Both are of one thread, turn
+about, the best of several repeats; the number in brackets is the share of an evaluation's.
 """
 
 from __future__ import annotations
@@ -23,18 +24,20 @@ from optuna_wnn.evaluators.readings import part_reading
 from optuna_wnn.evaluators.votes import clusters_of
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.tasks.base import Task
+from optuna_wnn.tasks.base import unpack_bits
 
 
 def measure(
     task: Task, memory: MemorySettings, neurons: int, bits: int, repeats: int
 ) -> dict[str, float]:
-    """Return nanoseconds per neuron and example: votes of an evaluation, and predictions."""
+    """Return nanoseconds per neuron and example: of an evaluation's votes, and of predictions."""
     genome = network(task, neurons, bits)
     evaluator = CpuEvaluator(task, memory, threads=1, cache_bytes=0)
     clusters, reading = clusters_of(genome), part_reading(task, memory, "validation")
     model = RAMNetwork.for_task(task, genome, memory, threads=1)
     model.fit(task.train.inputs, task.train.targets)
     inputs = task.validation.inputs
+    bits_of = unpack_bits(inputs, task.n_inputs).astype(bool)
     steps: dict[str, tuple[Callable[[], Any], int]] = {
         "evaluation": (
             lambda: evaluator.cluster_votes(clusters, reading),
@@ -42,7 +45,10 @@ def measure(
         ),
         "votes": (lambda: model._sums(range(task.n_clusters), inputs), len(inputs)),
         "predict": (lambda: model.predict(inputs), len(inputs)),
+        "from bits": (lambda: model.predict(bits_of), len(inputs)),
     }
+    if model.lists_probabilities:
+        steps["predict_proba"] = (lambda: model.predict_proba(inputs), len(inputs))
     best = dict.fromkeys(steps, float("inf"))
     for _ in range(repeats):
         for name, (function, n_examples) in steps.items():
@@ -60,16 +66,20 @@ def main() -> None:
     parser.add_argument("--neurons", type=int, default=8)
     options = parser.parse_args()
     print(f"{platform.machine()}, Python {platform.python_version()}, ns per neuron and example")
-    print("task         memory         bits  evaluation  votes (ratio)  predict (ratio)      KiB")
+    shown = ("votes", "predict", "from bits", "predict_proba")
+    heads = "".join(f"{name:>16}" for name in shown)
+    print(f"task         memory         bits  evaluation{heads}      KiB")
     for task in (text_like(), images_like()):
         for name, memory in MEMORIES.items():
             for bits in (8, 12, 16):
                 row = measure(task, memory, options.neurons, bits, options.repeats)
                 unit = row["evaluation"]
+                cells = "".join(
+                    f"{row[step]:9.2f} ({row[step] / unit:4.2f})" if step in row else 16 * " "
+                    for step in shown
+                )
                 print(
-                    f"{task.name:12} {name:14} {bits:4}  {unit:10.2f}  "
-                    f"{row['votes']:5.2f} ({row['votes'] / unit:4.2f})   "
-                    f"{row['predict']:6.2f} ({row['predict'] / unit:4.2f})  {row['KiB']:8.0f}",
+                    f"{task.name:12} {name:14} {bits:4}  {unit:10.2f}{cells} {row['KiB']:8.0f}",
                     flush=True,
                 )
 

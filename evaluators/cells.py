@@ -149,6 +149,21 @@ class Cells:
         np.divide(scaled, weights, out=outputs, where=weights > 0)
         return outputs
 
+    def says_yes(
+        self, sums: NDArray[np.int64], neurons: NDArray[np.integer[Any]]
+    ) -> NDArray[np.bool_]:
+        """Return where :meth:`outputs` say that a bit is 1, of the same arguments.
+
+        That is where log-odds are above 0 and means above 1/2: integers tell it.
+        """
+        if self.packed:
+            numerators, weights = unpack(sums)
+            return (numerators > 0) & (weights > 0)
+        if self.log_odds:
+            return sums > 0
+        halves = neurons.astype(np.int64) * self.scale // 2
+        return sums > halves[:, None]
+
     def ranking_votes(self, sums: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the part of summed votes that says yes or no; neurons are ranked by it."""
         return unpack(sums)[0] if self.packed else sums

@@ -227,13 +227,18 @@ def _mass_below(doubts: Sequence[Doubt], run: slice, n_outputs: int) -> NDArray[
 
 def _best_of_all(doubts: Sequence[Doubt], run: slice) -> NDArray[np.int64]:
     """Return the most probable code of a run of examples, of the vocabulary or not."""
-    codes = np.zeros(len(doubts[0].side[run]), np.int64)
-    for first in range(0, len(doubts), 8):  # a byte at a time: bytes are quick
-        some = doubts[first : first + 8]
+    return codes_of([doubt.side[run] for doubt in doubts])
+
+
+def codes_of(bits: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
+    """Return the codes ``int64[E]`` of bits, ``K`` times ``bool[E]``, most significant first."""
+    codes = np.zeros(len(bits[0]), np.int64)
+    for first in range(0, len(bits), 8):  # a byte at a time: bytes are quick
+        some = bits[first : first + 8]
         octet = np.zeros(len(codes), np.uint8)
-        for doubt in some:
+        for bit in some:
             octet += octet
-            octet += doubt.side[run].view(np.uint8)
+            octet += bit.view(np.uint8)
         codes = (codes << len(some)) + octet
     return codes
 

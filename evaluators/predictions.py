@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optuna_wnn.evaluators.chained import decided
+from optuna_wnn.evaluators.heads import codes_of
 from optuna_wnn.evaluators.heads import softplus
 
 
@@ -29,9 +30,23 @@ def class_log_probabilities(
         outputs: ``float64[K, E]``.
         temperature: What they are divided by.
     """
+    scaled = _scaled(outputs, temperature)
+    scaled -= np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+    return scaled
+
+
+def class_probabilities(outputs: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """Return the probabilities of classes or tokens, of the same arguments."""
+    scaled = _scaled(outputs, temperature)
+    np.exp(scaled, out=scaled)
+    scaled /= scaled.sum(axis=1, keepdims=True)
+    return scaled
+
+
+def _scaled(outputs: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """Return outputs over the temperature, less the highest of each example, ``float64[E, K]``."""
     scaled = np.ascontiguousarray((outputs - outputs.max(axis=0)).T)
     scaled *= 1 / temperature
-    scaled -= np.log(np.exp(scaled).sum(axis=1, keepdims=True))
     return scaled
 
 
@@ -92,15 +107,6 @@ def _with_bit(
     return both[:, : ((n_outputs - 1) >> (n_bits - 1 - k)) + 1]
 
 
-def codes_of(bits: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the codes ``int64[E]`` of bits, most significant first, ``bool[K, E]``."""
-    codes = np.zeros(bits.shape[1], np.int64)
-    for bit in bits:
-        codes += codes
-        codes += bit
-    return codes
-
-
 def most_probable_codes(log_odds: NDArray[np.float64], n_outputs: int) -> NDArray[np.int64]:
     """Return the most probable code under the ``bits`` head; of several the lowest.
 
@@ -112,7 +118,7 @@ def most_probable_codes(log_odds: NDArray[np.float64], n_outputs: int) -> NDArra
     """
     n_bits, n_examples = log_odds.shape
     if n_outputs == 1 << n_bits:
-        return codes_of(log_odds > 0)
+        return codes_of([*(log_odds > 0)])
     costs = np.rint(np.abs(log_odds) * _COST_SCALE).astype(np.int64)
     sides = (log_odds > 0).astype(np.int64)
     tails = np.zeros((n_bits + 1, n_examples), np.int64)  # the best bits from k on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from optuna_wnn.genome import Genome
 
 
 U = np.uint64
+MOST_DECODED: Final = 1 << 12  # cells of a neuron; four such tables of votes stay in the cache
 
 
 def slots_for(n_rows: int) -> int:
@@ -150,14 +152,30 @@ def _read_word(
     """Do the same for a cluster that keeps tables, inputs of one word, four neurons abreast."""
     masks = np.zeros(4, np.uint64)
     here = sums[cluster]
+    # Small tables are decoded first, where enough examples follow: one look-up less for each.
+    n_cells = starts[first + 1] - starts[first]
+    decoded = np.zeros((4, n_cells if n_cells <= min(MOST_DECODED, len(words)) else 0), np.int64)
     for n in range(first, last, 4):
         abreast = min(4, last - n)
         for i in range(abreast):
             masks[i] = U(0)
             for input_ in connections[offsets[n + i] : offsets[n + i + 1]]:
                 masks[i] |= U(1) << U(input_)
-        if abreast == 4:
-            m0, m1, m2, m3 = masks[0], masks[1], masks[2], masks[3]
+            own, table = codes[starts[n + i] : starts[n + i + 1]], decoded[i]
+            for a in range(len(table)):
+                table[a] = votes[own[a]]
+        m0, m1, m2, m3 = masks[0], masks[1], masks[2], masks[3]
+        if abreast < 4:
+            for i in range(abreast):
+                own, mask = codes[starts[n + i] : starts[n + i + 1]], masks[i]
+                for e in range(len(words)):
+                    here[e] += votes[own[pext(words[e], mask)]]
+        elif decoded.shape[1]:
+            d0, d1, d2, d3 = decoded[0], decoded[1], decoded[2], decoded[3]
+            for e in range(len(words)):
+                x = words[e]
+                here[e] += d0[pext(x, m0)] + d1[pext(x, m1)] + d2[pext(x, m2)] + d3[pext(x, m3)]
+        else:
             c0, c1 = codes[starts[n] : starts[n + 1]], codes[starts[n + 1] : starts[n + 2]]
             c2, c3 = codes[starts[n + 2] : starts[n + 3]], codes[starts[n + 3] : starts[n + 4]]
             for e in range(len(words)):
@@ -166,11 +184,6 @@ def _read_word(
                     votes[c0[pext(x, m0)]] + votes[c1[pext(x, m1)]]
                     + votes[c2[pext(x, m2)]] + votes[c3[pext(x, m3)]]
                 )  # fmt: skip
-        else:
-            for i in range(abreast):
-                own, mask = codes[starts[n + i] : starts[n + i + 1]], masks[i]
-                for e in range(len(words)):
-                    here[e] += votes[own[pext(words[e], mask)]]
 
 
 class TableReader:

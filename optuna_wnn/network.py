@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from dataclasses import replace
@@ -29,6 +30,7 @@ from optuna_wnn.evaluators.chained import flip_bits
 from optuna_wnn.evaluators.heads import BIT_HEADS
 from optuna_wnn.evaluators.heads import HEADS
 from optuna_wnn.evaluators.heads import bit_log_odds
+from optuna_wnn.evaluators.heads import codes_of
 from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.tables import NeuronTable
 from optuna_wnn.evaluators.tables import Tables
@@ -60,7 +62,7 @@ _DTYPES: Final[dict[str, tuple[str, ...]]] = {
 }
 _OF_TABLES: Final = ("votes", "codes", "sizes", "keys")
 _VALUES_AT_ONCE: Final = 1 << 22  # numbers per example times examples that are held at a time
-_RUN: Final = 1024  # examples whose votes become outputs at a time, in the cache
+_RUN: Final = 8192  # examples whose votes become outputs at a time, in the cache
 _LEAST_SHARE: Final = 1 << 13  # examples that are worth a thread
 
 Block = Callable[[NDArray[np.uint64]], NDArray[Any]]
@@ -260,7 +262,8 @@ class RAMNetwork:
             InputError: If the inputs do not fit, the network is not trained, or clusters are bits
                 and there are more than 8,192 outcomes.
         """
-        return np.exp(self.predict_log_proba(inputs))
+        self._check_listed()
+        return self._by_block(inputs, self.n_outputs, self._probabilities)
 
     def predict_log_proba(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
         """Return the natural logarithms of :meth:`predict_proba`, exact where that is 0."""
@@ -305,9 +308,10 @@ class RAMNetwork:
 
     def _best_codes(self, words: NDArray[np.uint64]) -> NDArray[np.int64]:
         if self.n_outputs == 1 << self._task.n_clusters:  # each bit for itself
-            return predictions.codes_of(
-                self._outputs(words) > (0.0 if self._cells.log_odds else 0.5)
-            )
+            codes = np.empty(len(words), np.int64)
+            for run, sums in self._runs(words, range(self._task.n_clusters)):
+                codes[run] = codes_of([*self._cells.says_yes(sums, self.genome.neurons)])
+            return codes
         return predictions.most_probable_codes(self._log_odds(words), self.n_outputs)
 
     def _log_probabilities(self, words: NDArray[np.uint64]) -> NDArray[np.float64]:
@@ -327,6 +331,11 @@ class RAMNetwork:
             )
         return predictions.class_log_probabilities(self._outputs(words), self.temperature)
 
+    def _probabilities(self, words: NDArray[np.uint64]) -> NDArray[np.float64]:
+        if self.head in BIT_HEADS:
+            return np.exp(self._log_probabilities(words))
+        return predictions.class_probabilities(self._outputs(words), self.temperature)
+
     def _log_odds(
         self, words: NDArray[np.uint64], first: int = 0, last: int | None = None
     ) -> NDArray[np.float64]:
@@ -339,12 +348,19 @@ class RAMNetwork:
         """Return what some clusters put out, ``float64[clusters, E]``."""
         clusters = range(first, self._task.n_clusters if last is None else last)
         neurons = self.genome.neurons[clusters.start : clusters.stop]
+        outputs = np.empty((len(clusters), len(words)))
+        for run, sums in self._runs(words, clusters):
+            outputs[:, run] = self._cells.outputs(sums, neurons)
+        return outputs
+
+    def _runs(
+        self, words: NDArray[np.uint64], clusters: range
+    ) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+        """Yield the summed votes of some clusters, some examples at a time."""
         sums = self._sums(clusters, words)
-        outputs = np.empty(sums.shape)
         for start in range(0, len(words), _RUN):
             run = slice(start, start + _RUN)
-            outputs[:, run] = self._cells.outputs(sums[:, run], neurons)
-        return outputs
+            yield run, sums[:, run]
 
     @property
     def _trained(self) -> Tables:

@@ -27,10 +27,9 @@ _TURNED: Final = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)), bito
 def pack_bits(bits: NDArray[Any]) -> NDArray[np.uint64]:
     """Pack ``bool[E, B]`` into ``uint64[E, ceil(B / 64)]``: input ``i`` in bit ``i % 64``."""
     n_examples, n_inputs = bits.shape
-    words = (n_inputs + 63) // 64
-    padded = np.zeros((n_examples, words * 64), bool)
-    padded[:, :n_inputs] = bits
-    return np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+    octets = np.zeros((n_examples, (n_inputs + 63) // 64 * 8), np.uint8)
+    octets[:, : (n_inputs + 7) // 8] = np.packbits(bits, axis=1, bitorder="little")
+    return octets.view("<u8").astype(np.uint64, copy=False)
 
 
 def unpack_bits(inputs: NDArray[np.uint64], n_inputs: int) -> NDArray[np.uint8]:

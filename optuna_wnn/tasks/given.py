@@ -38,9 +38,10 @@ def packed_inputs(task: Task, inputs: NDArray[Any]) -> NDArray[np.uint64]:
             f"packed uint64[examples, {words[0]}] is needed"
         )
     if not is_packed:
-        if given.dtype.kind not in "biu" or not np.isin(given, (0, 1)).all():
+        bits = given.astype(bool, copy=False)
+        if given.dtype.kind not in "biu" or not (bits is given or (bits == given).all()):
             raise InputError("network: inputs must be bool, 0 and 1, or packed uint64")
-        given = pack_bits(given[:, :context].astype(bool))
+        given = pack_bits(bits[:, :context])
     packed = np.zeros((len(given), words[1]), np.uint64)
     packed[:, : given.shape[1]] = given
     if context < task.n_inputs:
