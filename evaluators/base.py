@@ -92,6 +92,7 @@ class Evaluator(ABC):
         task: What genomes are evaluated on.
         memory: What cells hold and how they vote.
         threads: How many threads may work at once.
+        device_bytes: Most bytes of a GPU's memory that are used, if that was given.
         cells: How cells are written and what they vote.
         cache: Votes of clusters that were computed before.
 
@@ -141,6 +142,7 @@ class Evaluator(ABC):
         if device_bytes is not None and device_bytes < 1:
             raise InputError(f"evaluator.device_bytes: {device_bytes} is below 1; leave it out")
         self.threads = threads if threads is not None else usable_processors()
+        self.device_bytes = device_bytes
         self.cells = make_cells(self.memory, task.head, task.n_outputs, len(task.train))
         self.cache = VoteCache(cache_bytes)
         self._finder = VoteFinder(self.cache, self.cluster_votes)

@@ -27,6 +27,9 @@ class VoteFinder:
     Args:
         cache: What is known.
         cluster_votes: Computes what is not; see :meth:`Evaluator.cluster_votes`.
+
+    Attributes:
+        room_bytes: For votes that are computed together.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class VoteFinder:
         self.cache = cache
         self._cluster_votes = cluster_votes
         self._relatives = Relatives()
+        self.room_bytes = ROOM_BYTES
 
     def votes(
         self, genomes: Sequence[Genome], reading: Reading
@@ -46,7 +50,7 @@ class VoteFinder:
         Clusters of several genomes are computed together, as many as their votes fit into a
         bounded room, so that all threads have work.
         """
-        most = max(1, ROOM_BYTES // (8 * len(reading.examples)))
+        most = max(1, self.room_bytes // (8 * len(reading.examples)))
         waiting: list[list[Cluster]] = []
         known: dict[Hashable, ClusterVotes] = {}
         missing: dict[Hashable, Cluster] = {}
@@ -72,20 +76,50 @@ class VoteFinder:
         reading: Reading,
     ) -> Iterator[tuple[list[Cluster], list[ClusterVotes]]]:
         """Compute what is missing, yield the votes of those who wait, and empty all three."""
-        known |= self._compute(missing, reading)
+        computed, changed = self._compute(missing, reading)
+        known |= computed
         for clusters in waiting:
-            yield clusters, [known[reading.name, cluster.key] for cluster in clusters]
+            votes = []
+            for cluster in clusters:
+                key = reading.name, cluster.key
+                if key in known:
+                    votes.append(known[key])
+                else:
+                    votes.append(self._derived(cluster, *changed[key], known, reading))
+            yield clusters, votes
         waiting.clear()
         known.clear()
         missing.clear()
 
+    def _derived(
+        self,
+        cluster: Cluster,
+        base: Hashable,
+        change: Difference,
+        known: dict[Hashable, ClusterVotes],
+        reading: Reading,
+    ) -> ClusterVotes:
+        """Return the votes of a cluster from those of a relative; only the cache keeps them."""
+        key = reading.name, cluster.key
+        votes: ClusterVotes | None = self.cache.get(key)
+        if votes is None:
+            singles = {row: known[reading.name, n.key] for row, n in change.neurons.items()}
+            votes = change.votes(known[base], singles)
+            self.cache.put(key, votes)
+        return votes
+
     def _compute(
         self, missing: dict[Hashable, Cluster], reading: Reading
-    ) -> dict[Hashable, ClusterVotes]:
-        """Return the votes of clusters that are not known.
+    ) -> tuple[dict[Hashable, ClusterVotes], dict[Hashable, tuple[Hashable, Difference]]]:
+        """Return the votes from which those of all clusters follow that are not known.
 
         Where a cluster shares most of its neurons with one that is known, only the neurons that
         differ are computed; where several need the same neuron, it is computed once.
+
+        Returns:
+            Votes, and which relative the other clusters differ from, and how. What follows is
+            left to be made one by one: a thousand neighbours then take no more than their
+            thousand new neurons do.
         """
         found: dict[Hashable, ClusterVotes] = {}
         wanted: dict[Hashable, Cluster] = {}
@@ -110,17 +144,13 @@ class VoteFinder:
                     found[key] = votes
                 elif key not in found:
                     wanted[key] = neuron
-        computed = shared_votes(list(wanted.values()), reading, self._cluster_votes)
+        computed = shared_votes(
+            list(wanted.values()), reading, self._cluster_votes, self.room_bytes
+        )
         for key, votes in zip(wanted, computed, strict=True):
             found[key] = votes
             self.cache.put(key, votes)
-        for key, (base, change) in changed.items():
-            singles = {
-                row: found[reading.name, neuron.key] for row, neuron in change.neurons.items()
-            }
-            found[key] = change.votes(found[base], singles)
-            self.cache.put(key, found[key])
-        return found
+        return found, changed
 
 
 def _kinship(cluster: Cluster, reading: Reading) -> tuple[Hashable, list[int]]:

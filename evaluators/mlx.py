@@ -10,6 +10,7 @@ from typing import ClassVar
 from typing import Final
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from optuna_wnn.errors import InputError
@@ -42,6 +43,7 @@ except ImportError as error:
     raise type(error)(f"{error}; {gpu_kernels.REMEDY}") from error
 
 _SHARE_OF_MEMORY: Final = 2  # the rest is for votes on their way, and for whoever else is there
+_SHARE_OF_ROOM: Final = 4  # of both memories, for votes that a batch waits for
 _FLAGS_BYTES: Final = 1 << 26  # below that the flags of all clusters stay on the GPU
 
 
@@ -87,6 +89,9 @@ class MlxEvaluator(CpuEvaluator):
         info: dict[str, Any] = mx.device_info(mx.gpu)
         self._buffer: int | None = info.get("max_buffer_length")
         self._memory: int = device_bytes or _free_bytes(info) // _SHARE_OF_MEMORY
+        # As many candidates as a launch holds are asked for together.
+        room = min(self._memory, psutil.virtual_memory().available) // _SHARE_OF_ROOM
+        self._finder.room_bytes = max(room, self._finder.room_bytes)
         self._on_device: dict[Any, Any] = {}
         self._votes = _array(gpu_rules.votes_of(self.cells))
         self._checked = False
@@ -154,7 +159,7 @@ class MlxEvaluator(CpuEvaluator):
             start = 0
             for row, part in enumerate(parts):
                 result, end = results[part.place], start + part.last - part.first
-                result.sums[read] += sums[row]
+                result.sums[read] += _whole(sums[:, row])
                 result.scores[part.first : part.last] += scores[start:end]
                 start = end
         for votes in results:
@@ -173,8 +178,12 @@ class MlxEvaluator(CpuEvaluator):
 
     def _launch(
         self, work: Work, parts: Sequence[Wiring], reading: Reading, indices: Sequence[int]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the sums of every part, ``int64[k, E]``, and all scores, ``int64[n, 2]``."""
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return the sums of every part, and the scores of every neuron.
+
+        Returns:
+            ``int32[1, k, E]``, or ``[2, k, E]`` where there are weights, and ``int64[n, 2]``.
+        """
         layout, turn, cells = gpu_layout.lay_out(work, parts), work.turn, work.cells
         train, train_stride = self._inputs("train", self.task.train.inputs)
         examples, read_stride = train, train_stride
@@ -216,7 +225,7 @@ class MlxEvaluator(CpuEvaluator):
         if not turn.size:
             mx.eval(*memory)
             n_neurons = len(layout.neurons)
-            return np.zeros((len(parts), 0), np.int64), np.zeros((n_neurons, 2), np.int64)
+            return np.zeros((1, len(parts), 0), np.int32), np.zeros((n_neurons, 2), np.int64)
         sums, scores = self._kernels[f"wnn_read_{kind}"](
             inputs=[
                 *(train, examples, read_flags, neurons, clusters, plan, own_block),
@@ -229,7 +238,7 @@ class MlxEvaluator(CpuEvaluator):
             init_value=0,
         )
         mx.eval(sums, scores)
-        return _whole(np.array(sums)), _whole(_scores(np.array(scores))[: work.n_sums])
+        return np.array(sums), _whole(_scores(np.array(scores))[: work.n_sums])
 
     def _inputs(self, name: str, inputs: NDArray[np.uint64]) -> tuple[Any, int]:
         """Return packed inputs on the GPU, and how many examples are in a row of them."""

@@ -23,7 +23,7 @@ from optuna_wnn.evaluators.votes import ClusterVotes
 
 ComputeVotes = Callable[[Sequence[Cluster], Reading], list[ClusterVotes]]
 
-ROOM_BYTES: Final = 1 << 28  # for votes of clusters that are computed together
+ROOM_BYTES: Final = 1 << 28  # for votes that are computed together, unless a backend has more
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def _cut_family(clusters: Sequence[Cluster], numbers: list[int]) -> list[Part]:
 
 
 def shared_votes(
-    clusters: Sequence[Cluster], reading: Reading, compute: ComputeVotes
+    clusters: Sequence[Cluster], reading: Reading, compute: ComputeVotes, room_bytes: int
 ) -> list[ClusterVotes]:
     """Return the votes of clusters; no neuron that they share is computed twice.
 
@@ -95,10 +95,11 @@ def shared_votes(
         clusters: Of any genomes.
         reading: Which examples write the memory and which are read.
         compute: See :meth:`Evaluator.cluster_votes`.
+        room_bytes: For votes that are computed together; all clusters' are, however many.
     """
     results: list[ClusterVotes | None] = [None] * len(clusters)
     parts = cut(clusters)
-    at_once = max(len(clusters), ROOM_BYTES // (8 * len(reading.examples)), 1)
+    at_once = max(len(clusters), room_bytes // (8 * len(reading.examples)), 1)
     for first in range(0, len(parts), at_once):
         some = parts[first : first + at_once]
         computed = compute([part.cluster for part in some], reading)

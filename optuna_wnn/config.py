@@ -276,6 +276,8 @@ class RunConfig(Section):
         storage: Where the studies live: the URL of an Optuna storage.
         backend: What evaluates: ``auto`` is the fastest that this machine has.
         threads: Threads that the evaluation uses; all that the machine has by default.
+        device_bytes: Most bytes of a GPU's memory that the ``mlx`` backend takes; by default half
+            of what the system recommends.
         task: What is learnt.
         memory: How neurons remember and vote.
         space: What genomes may look like.
@@ -293,6 +295,7 @@ class RunConfig(Section):
     storage: str = "sqlite:///optuna-wnn.db"
     backend: str = "auto"
     threads: Count | None = None
+    device_bytes: Count | None = None
     task: TaskSection
     memory: MemorySettings = MemorySettings()
     space: SpaceSection = SpaceSection()
@@ -349,7 +352,8 @@ class RunConfig(Section):
 
         Where the data lies is left out as well: what it is, is known by its digest.
         """
-        document = self.model_dump(mode="json", exclude={"name", "storage", "backend", "threads"})
+        where = {"name", "storage", "backend", "threads", "device_bytes"}
+        document = self.model_dump(mode="json", exclude=where)
         document["task"] = {"kind": self.task.kind, **self.task.options}
         for place in ("path", "vocabulary", "cache"):
             document["task"].pop(place, None)

@@ -380,7 +380,11 @@ class _Pace:
 def _evaluator(config: RunConfig, task: Task) -> Evaluator:
     try:
         return create_evaluator(
-            task, config.memory, backend=config.backend, threads=config.threads
+            task,
+            config.memory,
+            backend=config.backend,
+            threads=config.threads,
+            device_bytes=config.device_bytes,
         )
     except InputError as error:  # in a configuration, these keys stand at the top
         raise InputError(str(error).removeprefix("evaluator.")) from error

@@ -335,7 +335,7 @@ class _Equipment:
     def search(self, config: RunConfig, storage: BaseStorage) -> PhasedSearch:
         """Return the search of a configuration."""
         named = json.dumps([config.task.kind, config.task.options], sort_keys=True)
-        wanted = (named, config.memory, config.backend, config.threads)
+        wanted = (named, config.memory, config.backend, config.threads, config.device_bytes)
         task = self._task[1] if self._task and self._task[0] == named else None
         kept = self._evaluator if self._evaluator and self._evaluator[0] == wanted else None
         search = PhasedSearch(

@@ -117,6 +117,7 @@ def test_where_a_run_happens_is_no_part_of_what_it_is(here: Path) -> None:
         "storage": "sqlite:///b.db",
         "backend": "reference",
         "threads": 3,
+        "device_bytes": 1 << 30,
     }
     assert parse_config(document).identity() == parse_config(other).identity()
 

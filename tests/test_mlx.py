@@ -17,6 +17,7 @@ from typing import Any
 
 import metal
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import settings
@@ -44,6 +45,7 @@ from optuna_wnn.evaluators.readings import part_reading
 from optuna_wnn.evaluators.reference import ReferenceEvaluator
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import clusters_of
+from optuna_wnn.evaluators.votes import lone_cluster
 from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Genome
 from optuna_wnn.memory import FitnessOn
@@ -253,6 +255,19 @@ def test_a_neighbourhood_of_hundreds_is_one_launch_of_what_changed() -> None:
     assert all(same(a, plain.evaluate(b)) for a, b in zip(results, candidates, strict=True))
 
 
+def test_thousands_of_candidates_are_one_launch_where_memory_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mlx, "_free_bytes", lambda info: 12 << 30)
+    free = psutil.virtual_memory()._replace(available=16 << 30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    task = make_task(sizes=(200_000, 50_000, 1))
+    candidates = [lone_cluster(0, c[None]) for c in make_genome(task, 3000, [16]).cluster(0)]
+    evaluator = mlx.MlxEvaluator(task)
+    assert len(evaluator.launches(candidates, part_reading(task, evaluator.memory, "fitness"))) == 1
+    assert evaluator._finder.room_bytes >= 3000 * 8 * 50_000
+
+
 def test_only_what_changed_is_launched() -> None:
     task = make_task()
     genome = make_genome(task, 8, [4])
@@ -290,7 +305,7 @@ class WrongMlx(mlx.MlxEvaluator):
     def _launch(self, *launch: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         sums, scores = super()._launch(*launch)
         sums, scores = sums.copy(), scores.copy()
-        sums[0, 0] += self.wrong_sums
+        sums[-1, 0, 0] += self.wrong_sums
         scores[0, 0] += 1
         return sums, scores
 

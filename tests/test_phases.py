@@ -437,7 +437,7 @@ def test_a_configuration_that_does_not_fit_the_task_is_refused_before_any_study(
 
 
 def test_the_evaluator_is_the_configured_one() -> None:
-    config = small_config(backend="reference")
-    assert PhasedSearch(config, InMemoryStorage(), task=small_task()).evaluator.backend == (
-        "reference"
-    )
+    config = small_config(backend="reference", threads=3, device_bytes=1 << 30)
+    evaluator = PhasedSearch(config, InMemoryStorage(), task=small_task()).evaluator
+    assert evaluator.backend == "reference"
+    assert (evaluator.threads, evaluator.device_bytes) == (3, 1 << 30)

@@ -152,12 +152,14 @@ VALID: list[dict[str, Any]] = [
     {"phases": [{"method": "ts", "free": ["bits", "neurons"], "patience": None}]},
     {"task": {"kind": "tabular", "path": "a.csv", "thresholds": 4}},
     {"threshold": {"end": 0.5}, "scaling": None, "threads": 2},
+    {"backend": "mlx", "device_bytes": 8_000_000_000},
     {"memory": {"temperature": "fit"}},
 ]
 INVALID: list[dict[str, Any]] = [
     {"sed": 1},
     {"seed": -1},
     {"seed": "1"},
+    {"device_bytes": 0},
     {"space": {"bits": [1, 2, 3]}},
     {"space": {"bit": 3}},
     {"memory": {"mode": "x"}},
