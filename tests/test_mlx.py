@@ -264,7 +264,8 @@ def test_thousands_of_candidates_are_one_launch_where_memory_allows(
     task = make_task(sizes=(200_000, 50_000, 1))
     candidates = [lone_cluster(0, c[None]) for c in make_genome(task, 3000, [16]).cluster(0)]
     evaluator = mlx.MlxEvaluator(task)
-    assert len(evaluator.launches(candidates, part_reading(task, evaluator.memory, "fitness"))) == 1
+    reading = part_reading(task, evaluator.memory, "fitness")
+    assert len(evaluator.launches(candidates, reading)) == 1
     assert evaluator._finder.room_bytes >= 3000 * 8 * 50_000
 
 
