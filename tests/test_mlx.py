@@ -91,7 +91,7 @@ class CountingMlx(mlx.MlxEvaluator):
 
     def _launch(
         self, work: Work, parts: Sequence[Wiring], reading: Reading, indices: Sequence[int]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         self.launched.append(sum(len(part.connections) for part in parts))
         return super()._launch(work, parts, reading, indices)
 
@@ -303,7 +303,7 @@ class WrongMlx(mlx.MlxEvaluator):
 
     wrong_sums = 0
 
-    def _launch(self, *launch: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _launch(self, *launch: Any) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         sums, scores = super()._launch(*launch)
         sums, scores = sums.copy(), scores.copy()
         sums[-1, 0, 0] += self.wrong_sums
