@@ -111,6 +111,18 @@ class Recorder:
         return self._evaluations, time.process_time() - self._started - self._scoring
 
 
+def quicken_tpe() -> None:
+    """Give Optuna's TPE SciPy's ``log_ndtr`` in place of its own port of it.
+
+    The port is called number by number: five sixths of the time of a search here. The values are
+    the same but for the last bit, so the comparison at equal CPU time only gets harder for us.
+    """
+    from optuna.samplers._tpe import _truncnorm
+    from scipy.special import log_ndtr
+
+    _truncnorm._log_ndtr = log_ndtr
+
+
 def one_study(
     sampler: optuna.samplers.BaseSampler, recorder: Recorder, space: GenomeSpace, budget: int
 ) -> None:
@@ -328,6 +340,7 @@ def main() -> int:
     parser.add_argument("--only-report", action="store_true", help="report what --json holds")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    quicken_tpe()
     records: list[dict[str, Any]] = []
     if arguments.json is not None and arguments.json.exists():
         records = json.loads(arguments.json.read_text())

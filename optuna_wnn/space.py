@@ -39,7 +39,7 @@ from optuna_wnn.variation import resize
 
 
 GENOME_DISTRIBUTION: Final = IntDistribution(0, 2**HANDLE_BITS)
-_MOST_COUNTS: Final = 16  # free integers that are shown as parameters of their own
+_MOST_COUNTS: Final = 32  # free integers that are shown as parameters of their own
 _SETTING: Final = "space"
 
 
@@ -154,7 +154,7 @@ class GenomeSpace:
 
         Under this package's samplers it is the one that the sampler gave out. Under any other,
         the parameter ``genome`` seeds random wiring, and the free neuron and bit counts are
-        parameters of their own (where there are at most 16; else the seed decides them too).
+        parameters of their own (where there are at most 32; else the seed decides them too).
         Parameters that were fixed by hand, as ``enqueue_trial`` does, are obeyed. A finished
         trial gives the genome that it was evaluated with.
 

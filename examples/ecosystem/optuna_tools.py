@@ -11,7 +11,7 @@ from optuna_wnn import GenomeSpace
 from optuna_wnn import WNNGeneticSampler
 
 
-# At most 16 free counts are parameters of their own, so that plots have something to show.
+# At most 32 free counts are parameters of their own, so that plots have something to show.
 space = GenomeSpace.for_task(task, neurons=(1, 4), bits=(2, 8), free=["neurons"])
 
 
