@@ -280,8 +280,10 @@ def main(arguments: list[str] | None = None) -> None:
     on_gpu.add_argument("--examples", type=int, nargs=2, default=(200_000, 50_000))
     on_gpu.add_argument("--neurons", type=int, default=200, help="per cluster")
     on_gpu.add_argument("--population", type=int, default=50, help="genomes")
-    on_gpu.add_argument("--moves", type=int, default=1000, help="scored together")
+    on_gpu.add_argument("--moves", type=int, default=2000, help="scored together")
+    on_gpu.add_argument("--refine-moves", type=int, default=4000)
     on_gpu.add_argument("--copy-bytes", type=int, default=1 << 28)
+    on_gpu.add_argument("--device-bytes", type=int, help="as in create_evaluator")
     options = parser.parse_args(arguments)
     report: Row = {"machine": machine()}
     print(", ".join(f"{name} {value}" for name, value in report["machine"].items()))

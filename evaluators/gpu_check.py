@@ -44,6 +44,16 @@ def check_first_neuron(
         _complain(f"a neuron votes {votes.scores[0].tolist()}, not {expected.tolist()}")
 
 
+def check_loss(found: NDArray[np.int64], expected: NDArray[np.int64]) -> None:
+    """Check the loss of a move that is kept against NumPy, ``int64[2]``.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    if not np.array_equal(found, expected):
+        _complain(f"a move's loss is {found.tolist()}, not {expected.tolist()}")
+
+
 def first_scores(evaluator: Evaluator, cluster: Cluster, reading: Reading) -> NDArray[np.int64]:
     """Return the scores of a cluster's first neuron, with NumPy alone; see ClusterVotes."""
     n_trained, observed = reading.n_trained, cluster.connections[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,6 +13,12 @@ from typing import Literal
 from typing import get_args
 
 from optuna_wnn.evaluators.cells import CellKind
+from optuna_wnn.evaluators.informed import PIECE
+from optuna_wnn.evaluators.informed import SAMPLED
+from optuna_wnn.evaluators.loss import LOG_BITS
+from optuna_wnn.evaluators.loss import NAT
+from optuna_wnn.evaluators.loss import SCORE_LIMIT
+from optuna_wnn.evaluators.loss import SCORE_STEPS
 
 
 Api = Literal["metal", "cuda"]
@@ -39,6 +46,12 @@ NEURON: Final = (
     "slots_low", "slots_high", "key_low", "key_high",
 )  # fmt: skip
 CLUSTER: Final = ("neuron_first", "neurons", "flags", "chosen_first", "chosen_size")
+JUDGE: Final = (
+    "clusters", "examples", "softmax", "offset", "last", "decides", "factor_low", "factor_high",
+)  # fmt: skip
+CANDIDATE: Final = (
+    "cluster", "related", "flags", "member_first", "members", "divisor_low", "divisor_high",
+)  # fmt: skip
 KINDS: Final = {kind: number for number, kind in enumerate(get_args(CellKind))}
 
 
@@ -74,6 +87,11 @@ _READ_INPUTS = (
     "train", "examples", "flags", "neurons", "clusters", "plan", "own_block", "params", "cells",
     "slots", "votes",
 )  # fmt: skip
+# Clusters are not told: candidates say what of them is needed.
+_JUDGE_INPUTS = (
+    *(name for name in _READ_INPUTS if name != "clusters"),
+    *("candidates", "members", "judging", "base", "losses", "exps", "board", "decided"),
+)
 
 KERNELS: Final = tuple(
     KernelSource(*row)
@@ -94,6 +112,20 @@ KERNELS: Final = tuple(
             _READ_INPUTS,
             ("sums", "scores"),
         ),
+        (
+            "wnn_judge_states",
+            ("read_states.h", "read.h", "judge.h"),
+            "judge.inc",
+            _JUDGE_INPUTS,
+            ("totals",),
+        ),
+        (
+            "wnn_judge_counts",
+            ("read_counts.h", "read.h", "judge.h"),
+            "judge.inc",
+            _JUDGE_INPUTS,
+            ("totals",),
+        ),
     )
 )
 
@@ -113,9 +145,18 @@ def _columns() -> str:
         "WRITE_CHUNK": WRITE_CHUNK,
         "N_SIZE": len(NEURON),
         "C_SIZE": len(CLUSTER),
+        "A_SIZE": len(CANDIDATE),
+        "PIECE": PIECE,
+        "SAMPLED": SAMPLED,
+        "SCORE_LIMIT": SCORE_LIMIT,
+        "PER_STEP": NAT // SCORE_STEPS,
+        "LOG_BITS": LOG_BITS,
     }
     names |= {f"KIND_{kind.upper()}": number for kind, number in KINDS.items()}
-    for letter, columns in (("P", PARAMS), ("N", NEURON), ("C", CLUSTER)):
+    for letter, columns in (
+        *(("P", PARAMS), ("N", NEURON), ("C", CLUSTER)),
+        *(("J", JUDGE), ("A", CANDIDATE)),
+    ):
         names |= {f"{letter}_{column.upper()}": i for i, column in enumerate(columns)}
     return "".join(f"#define {name} {number}u\n" for name, number in names.items())
 
@@ -158,10 +199,16 @@ def make_kernel(
 
 
 def make_kernels(api: Api) -> dict[str, Launchable]:
-    """Return every kernel by its name."""
-    return {
-        kernel.name: make_kernel(
-            api, kernel.name, kernel.inputs, kernel.outputs, kernel.source(), kernel.header(api)
-        )
-        for kernel in KERNELS
-    }
+    """Return every kernel by its name; what launches one takes its arrays by their names."""
+    return {kernel.name: _taking_names(api, kernel) for kernel in KERNELS}
+
+
+def _taking_names(api: Api, kernel: KernelSource) -> Launchable:
+    made = make_kernel(
+        api, kernel.name, kernel.inputs, kernel.outputs, kernel.source(), kernel.header(api)
+    )
+
+    def launch(arrays: Mapping[str, Any], **call: Any) -> list[Any]:
+        return made(inputs=[arrays[name] for name in kernel.inputs], **call)
+
+    return launch

@@ -46,7 +46,7 @@ def lay_out(work: Work, parts: Sequence[Wiring]) -> Layout:
     rows, heads, plans, chosen = [], [], [], []
     n_neurons = plan_size = n_chosen = cells = slots = 0
     for k, wiring in enumerate(parts):
-        table, n = work.table(wiring), len(wiring.connections)
+        table, n = work.table(wiring.connections.shape[1]), len(wiring.connections)
         per_neuron = table.size * work.turn.n_tables
         plan, sizes = _plan_of(wiring.connections, table)
         own = np.arange(n, dtype=np.uint64)

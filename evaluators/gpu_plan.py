@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators.cells import Cells
+from optuna_wnn.evaluators.gpu_kernels import CANDIDATE
 from optuna_wnn.evaluators.gpu_kernels import CLUSTER
 from optuna_wnn.evaluators.gpu_kernels import LANES
 from optuna_wnn.evaluators.gpu_kernels import NEURON
@@ -29,12 +30,14 @@ DENSE_BITS: Final = 22  # up to here a neuron's table has a cell per address
 COUNT_BYTES: Final = 4  # a cell that counts has two of these
 STATE_BYTES: Final = 1
 
-_MOST_ELEMENTS: Final = 2**31 - 1  # of one array, and threads of one launch: MLX counts in int
+MOST_ELEMENTS: Final = 2**31 - 1  # of one array, and threads of one launch: MLX counts in int
 _MOST_PAIRS: Final = 1 << 30  # (neuron, example): Apple's watchdog stops what takes seconds
 _MOST_TABLES: Final = 64  # of a neuron at a time, where blocks are left out
 _SLOTS_PER_EXAMPLE: Final = 2
 _FEWEST_SLOTS: Final = 16
 _SCORE_WORDS: Final = 8
+_TOTAL_WORDS: Final = 4
+_PAIR: Final = 2
 
 
 class Cost(NamedTuple):
@@ -67,10 +70,10 @@ def most(memory: int, buffer: int | None = None, cell_bytes: int = 4) -> Cost:
         buffer: Most bytes of one array, if there is such a limit.
         cell_bytes: Of an element of the array of cells.
     """
-    cells = words = _MOST_ELEMENTS
+    cells = words = MOST_ELEMENTS
     if buffer is not None:
         cells, words = min(cells, buffer // cell_bytes), min(words, buffer // 4)
-    return Cost(memory, cells, words, words, _MOST_PAIRS, _MOST_ELEMENTS, _MOST_ELEMENTS)
+    return Cost(memory, cells, words, words, _MOST_PAIRS, MOST_ELEMENTS, MOST_ELEMENTS)
 
 
 @dataclass(frozen=True)
@@ -227,15 +230,15 @@ class Work:
         """Threadgroups that read with a cluster."""
         return -(-self.turn.size // READ_CHUNK)
 
-    def table(self, wiring: Wiring) -> Table:
-        """Return the table of a neuron of a cluster."""
-        return table_of(wiring.connections.shape[1], self.n_written, self.dense_bits)
+    def table(self, n_bits: int) -> Table:
+        """Return the table of a neuron with ``n_bits`` inputs."""
+        return table_of(n_bits, self.n_written, self.dense_bits)
 
-    def of_neuron(self, wiring: Wiring) -> Cost:
-        """Return what each neuron of a cluster adds to a launch."""
-        table = self.table(wiring)
+    def of_neuron(self, n_bits: int) -> Cost:
+        """Return what a neuron with ``n_bits`` inputs adds to a launch."""
+        table = self.table(n_bits)
         cells = table.size * self.turn.n_tables * self.cell_words
-        words = table.slots + _SCORE_WORDS + len(NEURON) + 2 * wiring.connections.shape[1]
+        words = table.slots + _SCORE_WORDS + len(NEURON) + 2 * n_bits
         return Cost(
             bytes=cells * self.cell_bytes + 4 * words,
             cells=cells,
@@ -253,6 +256,12 @@ class Work:
         words = sums + chosen + len(CLUSTER)
         return Cost(4 * words, 0, 0, sums, 0, 0, THREADS * self.read_chunks)
 
+    def of_candidate(self, n_members: int) -> Cost:
+        """Return what a candidate with so many members adds, besides their training."""
+        words = len(CANDIDATE) + _PAIR * n_members + _TOTAL_WORDS
+        pairs = n_members * self.turn.size
+        return Cost(4 * words, 0, 0, 0, pairs, 0, THREADS * self.read_chunks)
+
 
 def plan_launches(work: Work, clusters: Sequence[Wiring], limit: Cost) -> list[list[Part]]:
     """Return the clusters, shared out among as few launches as their order allows.
@@ -268,7 +277,7 @@ def plan_launches(work: Work, clusters: Sequence[Wiring], limit: Cost) -> list[l
     launches: list[list[Part]] = []
     left = list(limit)
     for place, wiring in enumerate(clusters):
-        neuron, part = work.of_neuron(wiring), work.of_part(wiring)
+        neuron, part = work.of_neuron(wiring.connections.shape[1]), work.of_part(wiring)
         first, n_neurons = 0, len(wiring.connections)
         while first < n_neurons:
             fits = _fitting(left, neuron, part)
@@ -291,7 +300,7 @@ def plan_launches(work: Work, clusters: Sequence[Wiring], limit: Cost) -> list[l
 def _fitting(left: Sequence[int], neuron: Cost, part: Cost) -> int:
     """Return how many neurons of a cluster there is room for."""
     rooms = [
-        (room - once) // each if each else (_MOST_ELEMENTS if once <= room else 0)
+        (room - once) // each if each else (MOST_ELEMENTS if once <= room else 0)
         for room, each, once in zip(left, neuron, part, strict=True)
     ]
     return min(rooms)

@@ -58,6 +58,12 @@ def transitions(cells: Cells, positive: bool) -> int:
     return packed
 
 
+def words_of(name: str, value: float) -> dict[str, int]:
+    """Return the bits of a float64 as two words, ``name_low`` and ``name_high``."""
+    bits = int(np.float64(value).view(np.uint64))
+    return {f"{name}_low": bits & _LOW, f"{name}_high": bits >> 32}
+
+
 def _start(cells: Cells) -> int:
     """Return the state of a new cell."""
     return 1 if cells.kind == "counter" else 0

@@ -101,6 +101,24 @@ class BitLoss:
         self._table = bit_loss_table(cells)
         self._is_one = cluster_targets("bits", n_clusters, targets, cluster) == 1
         self._decided = decided  # where the bit costs nothing
+        self.current = np.zeros(2, np.int64)
+
+    def set_row(self, cluster: int, sums: NDArray[np.int64], n_neurons: int) -> None:
+        """Set the cluster's summed votes, ``int64[E]``."""
+        self.current = self.of(sums, n_neurons)
+
+    def rebase(self, step: int) -> None:
+        """Do nothing: the loss of a bit is relative to nothing."""
+
+    def try_row(
+        self, cluster: int, sums: NDArray[np.int64], n_neurons: int, sampled: bool
+    ) -> bool:
+        """Do what :meth:`ClassesLoss.try_row` does."""
+        tried = self.of(sums, n_neurons)
+        kept = is_kept(tried, self.current, sampled)
+        if kept:
+            self.current = tried
+        return kept
 
     def of(self, sums: NDArray[np.int64], n_neurons: int) -> NDArray[np.int64]:
         """Return the loss of a cluster's summed votes, ``int64[E]``.
@@ -170,10 +188,10 @@ class ClassesLoss:
     ) -> None:
         self._quantise = Quantiser.of(cells, SCORE_STEPS / temperature)
         self._scores = np.zeros((n_classes, len(targets)), np.int64)
-        self._targets = targets
+        self.targets = targets
         self._exp, self._zero = exp_table(n_classes)
         self._whole, self._rest = log_tables()
-        self._reference = np.zeros(len(targets), np.int64)
+        self.reference = np.zeros(len(targets), np.int64)
         self.current = np.zeros(2, np.int64)
 
     def _score(self, sums: NDArray[np.int64], n_neurons: int) -> NDArray[np.int64]:
@@ -186,7 +204,7 @@ class ClassesLoss:
     def rebase(self, step: int) -> None:
         """Choose the references anew; every ``REBASE_EVERY`` steps, from step 0 on."""
         if step % REBASE_EVERY == 0:
-            self._reference = self._scores.max(axis=0)
+            self.reference = self._scores.max(axis=0)
             self.current = self._loss(self._scores)
 
     def try_row(
@@ -208,13 +226,25 @@ class ClassesLoss:
         self._scores, self.current = scores, tried
         return True
 
+    def places(self) -> NDArray[np.int64]:
+        """Return where in the table of ``exp`` every score would be, ``int64[K, E]``."""
+        return self._scores - self.reference + self._zero
+
+    def mass(self) -> NDArray[np.int64]:
+        """Return the sum of ``exp`` over all classes, ``int64[E]``."""
+        return self._mass(self._scores)
+
+    def _mass(self, scores: NDArray[np.int64]) -> NDArray[np.int64]:
+        places = np.clip(scores - self.reference + self._zero, 0, len(self._exp) - 1)
+        total: NDArray[np.int64] = self._exp[places].sum(axis=0)
+        return total
+
     def _loss(self, scores: NDArray[np.int64]) -> NDArray[np.int64]:
-        relative = np.clip(scores - self._reference + self._zero, 0, len(self._exp) - 1)
-        mass = np.maximum(self._exp[relative].sum(axis=0), 1)
+        mass = np.maximum(self._mass(scores), 1)
         bit_length = _bit_length(mass)
         aligned = (mass << (63 - bit_length)) >> (62 - LOG_BITS)  # from the leading one on
         logarithm = self._whole[bit_length] + self._rest[aligned & ((1 << LOG_BITS) - 1)]
-        of_target = scores[self._targets, np.arange(len(self._targets))] - self._reference
+        of_target = scores[self.targets, np.arange(len(self.targets))] - self.reference
         return in_parts(np.maximum(logarithm - of_target * (NAT // SCORE_STEPS), 0))
 
 

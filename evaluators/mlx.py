@@ -22,10 +22,17 @@ from optuna_wnn.evaluators import gpu_rules
 from optuna_wnn.evaluators.cells import pack
 from optuna_wnn.evaluators.cells import sample_keys
 from optuna_wnn.evaluators.cpu import CpuEvaluator
+from optuna_wnn.evaluators.gpu_judge import Batch
+from optuna_wnn.evaluators.gpu_judge import Standing
+from optuna_wnn.evaluators.gpu_judge import known_rows
+from optuna_wnn.evaluators.gpu_plan import Cost
 from optuna_wnn.evaluators.gpu_plan import Part
 from optuna_wnn.evaluators.gpu_plan import Wiring
 from optuna_wnn.evaluators.gpu_plan import Work
 from optuna_wnn.evaluators.readings import Reading
+from optuna_wnn.evaluators.refine import Climb
+from optuna_wnn.evaluators.refine_gpu import GpuRefiner
+from optuna_wnn.evaluators.registry import say_once
 from optuna_wnn.evaluators.tokens import BlockTerms
 from optuna_wnn.evaluators.tokens import blocks_of_votes
 from optuna_wnn.evaluators.votes import Cluster
@@ -43,6 +50,7 @@ except ImportError as error:
     raise type(error)(f"{error}; {gpu_kernels.REMEDY}") from error
 
 _SHARE_OF_MEMORY: Final = 2  # the rest is for votes on their way, and for whoever else is there
+_SHARE_KNOWN: Final = 2  # of a launch's memory, for where a climb stands
 _SHARE_OF_ROOM: Final = 4  # of both memories, for votes that a batch waits for
 _FLAGS_BYTES: Final = 1 << 26  # below that the flags of all clusters stay on the GPU
 
@@ -51,9 +59,9 @@ class MlxEvaluator(CpuEvaluator):
     """Evaluates on the GPU, the clusters of many genomes in one launch.
 
     A launch is two kernels: one writes the memory of its neurons, one reads with its clusters.
-    They compute integers only. The processors do what the ``cpu`` backend does for the moves of
-    :meth:`refine`, each of which waits for the verdict on the last, and for the inputs that no
-    example has, of which the ``chained_bits`` head asks.
+    They compute integers only. :meth:`refine` judges its next moves together, and goes on behind
+    the first that it keeps. The processors do what the ``cpu`` backend does for the inputs that
+    no example has, of which the ``chained_bits`` head asks.
 
     Args:
         task: The examples and the head.
@@ -123,7 +131,42 @@ class MlxEvaluator(CpuEvaluator):
         wiring = [self._wiring(cluster, rows[cluster.index], reading) for cluster in clusters]
         chosen = [len(its.chosen) for its in wiring if its.chosen is not None]
         n_written = max(chosen) if len(chosen) == len(wiring) else reading.n_trained
-        memory = self._memory - self._resident_bytes(reading)
+        widest = max(its.connections.shape[1] for its in wiring)
+        works, limit = self._works(reading, n_written, widest)
+        return [
+            (work, wiring, parts)
+            for work in works
+            for parts in gpu_plan.plan_launches(work, wiring, limit)
+        ]
+
+    def batch(self, job: Climb, widest: int) -> Batch:
+        """Return an empty batch of candidates of a climb.
+
+        Args:
+            job: What the climb does.
+            widest: Most bits of a neuron.
+        """
+        known_bytes = 4 * known_rows(job) * len(job.reading.examples)
+        return Batch(*self._works(job.reading, job.reading.n_trained, widest, known_bytes))
+
+    def judged(self, batch: Batch, standing: Standing, reading: Reading) -> NDArray[np.int64]:
+        """Return the loss of every candidate, by launches that sum it up.
+
+        Args:
+            batch: The candidates, at least one.
+            standing: What they are candidates for.
+            reading: What the loss is measured on.
+
+        Returns:
+            The loss on the sample and that on the other examples, ``int64[c, 2]``.
+        """
+        return self._launcher.submit(self._judged, batch, standing, reading).result()
+
+    def _works(
+        self, reading: Reading, n_written: int, widest: int, known_bytes: int = 0
+    ) -> tuple[list[Work], Cost]:
+        """Return what is launched for each part of what is read, and what a launch may take."""
+        memory = self._memory - self._resident_bytes(reading) - known_bytes
         if memory < 1:
             raise InputError(
                 f"evaluator.device_bytes: the examples alone take {self._memory - memory} bytes, "
@@ -131,16 +174,10 @@ class MlxEvaluator(CpuEvaluator):
             )
         cell_bytes = gpu_plan.COUNT_BYTES if self.cells.counting else gpu_plan.STATE_BYTES
         limit = gpu_plan.most(memory, self._buffer, cell_bytes)
-        widest = max(its.connections.shape[1] for its in wiring)
         table = gpu_plan.table_of(widest, n_written, self.dense_bits)
         tables = gpu_plan.tables_within(self.cells, table, limit)
-        planned = []
-        for turn in gpu_plan.turns_of(reading, tables):
-            work = Work(self.cells, n_written, turn, self.dense_bits)
-            planned += [
-                (work, wiring, parts) for parts in gpu_plan.plan_launches(work, wiring, limit)
-            ]
-        return planned
+        turns = gpu_plan.turns_of(reading, tables)
+        return [Work(self.cells, n_written, turn, self.dense_bits) for turn in turns], limit
 
     def _all_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         n_examples = len(reading.examples)
@@ -176,6 +213,18 @@ class MlxEvaluator(CpuEvaluator):
             cluster.connections, keys, row, None if chosen is None else chosen.astype(np.uint32)
         )
 
+    def _climb(self, job: Climb, wiring: list[NDArray[np.int32]]) -> list[NDArray[np.int32]]:
+        n_words = known_rows(job) * len(job.reading.examples)
+        memory = self._memory - self._resident_bytes(job.reading)
+        if n_words > gpu_plan.MOST_ELEMENTS or 4 * n_words > memory // _SHARE_KNOWN:
+            say_once(
+                f"evaluator.device_bytes: refining takes {4 * n_words} bytes beside neurons, "
+                f"half of {memory} may be taken; mlx refines as cpu does"
+            )
+            return super()._climb(job, wiring)
+        (_, votes) = next(self._finder.votes([Genome.of_clusters(wiring)], job.reading))
+        return GpuRefiner(self, job, wiring, [its.sums for its in votes]).refine()
+
     def _launch(
         self, work: Work, parts: Sequence[Wiring], reading: Reading, indices: Sequence[int]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -183,6 +232,72 @@ class MlxEvaluator(CpuEvaluator):
 
         Returns:
             ``int32[1, k, E]``, or ``[2, k, E]`` where there are weights, and ``int64[n, 2]``.
+        """
+        arrays = self._written(work, parts, reading, indices)
+        n_neurons, n_read = sum(len(part.connections) for part in parts), work.turn.size
+        if not n_read:
+            mx.eval(arrays["cells"], arrays["slots"])
+            return np.zeros((1, len(parts), 0), np.int32), np.zeros((n_neurons, 2), np.int64)
+        sums, scores = self._kernels[f"wnn_read_{self._kind}"](
+            arrays,
+            output_shapes=[(work.n_sums, len(parts), n_read), (n_neurons, 2, 4)],
+            output_dtypes=[mx.int32, mx.uint32],
+            grid=(gpu_kernels.THREADS * work.read_chunks * len(parts), 1, 1),
+            threadgroup=(gpu_kernels.THREADS, 1, 1),
+            init_value=0,
+        )
+        mx.eval(sums, scores)
+        return np.array(sums), _whole(_scores(np.array(scores))[: work.n_sums])
+
+    def _judged(self, batch: Batch, standing: Standing, reading: Reading) -> NDArray[np.int64]:
+        loss = standing.loss
+        groups = batch.groups()
+        indices = [cluster for cluster, _ in groups]
+        rows = self._flag_rows(indices)
+        wiring = [self._neurons(rows[cluster], connections) for cluster, connections in groups]
+        candidates, members = batch.rows(loss, rows)
+        numbers = loss.params(len(standing.base), len(reading.examples))
+        known = {
+            "candidates": _array(candidates),
+            "members": _array(members),
+            "judging": _numbers(gpu_kernels.JUDGE, numbers),
+            "base": _array(standing.base),
+            "losses": _array(loss.losses),
+            "exps": _array(loss.exps.view(np.uint32)),
+            "board": _array(standing.board),
+            "decided": _array(loss.decided),
+        }
+        totals = np.zeros((len(candidates), 2), np.int64)
+        for work in batch.works:
+            arrays = self._written(work, wiring, reading, indices)
+            (found,) = self._kernels[f"wnn_judge_{self._kind}"](
+                arrays | known,
+                output_shapes=[(len(candidates), 4)],
+                output_dtypes=[mx.uint32],
+                grid=(gpu_kernels.THREADS * work.read_chunks * len(candidates), 1, 1),
+                threadgroup=(gpu_kernels.THREADS, 1, 1),
+                init_value=0,
+            )
+            mx.eval(found)
+            totals += np.array(found).view("<i8")
+        return totals
+
+    def _neurons(self, row: int, connections: NDArray[np.int32]) -> Wiring:
+        """Return neurons of a cluster, given its row of flags."""
+        hashes = Genome.of_clusters([connections]).neuron_hashes
+        return Wiring(connections, mix64(sample_keys(hashes, self.memory.sample_seed)), row, None)
+
+    @property
+    def _kind(self) -> str:
+        return "counts" if self.cells.counting else "states"
+
+    def _written(
+        self, work: Work, parts: Sequence[Wiring], reading: Reading, indices: Sequence[int]
+    ) -> dict[str, Any]:
+        """Launch what writes the memory of some neurons, and return what reads it.
+
+        Returns:
+            The arrays of the kernels that read, by their names.
         """
         layout, turn, cells = gpu_layout.lay_out(work, parts), work.turn, work.cells
         train, train_stride = self._inputs("train", self.task.train.inputs)
@@ -192,8 +307,6 @@ class MlxEvaluator(CpuEvaluator):
         rows = list(self._flag_rows(indices))
         train_flags, train_words = self._device_flags("train", self.task.train, rows)
         read_flags, read_words = self._device_flags(reading.name, reading.examples, rows)
-        neurons, clusters, plan = map(_array, (layout.neurons, layout.clusters, layout.plan))
-        own_block = _array(turn.own_block())
         params = {
             "neurons": len(layout.neurons),
             "clusters": len(parts),
@@ -209,36 +322,36 @@ class MlxEvaluator(CpuEvaluator):
             "leaves_one": int(turn.leaves_one),
             **gpu_rules.rule_of(cells, self.memory.sample_rate),
         }
-        kind = "counts" if cells.counting else "states"
+        arrays = {
+            "train": train,
+            "neurons": _array(layout.neurons),
+            "clusters": _array(layout.clusters),
+            "plan": _array(layout.plan),
+            "own_block": _array(turn.own_block()),
+        }
+        to_write = {
+            "flags": train_flags,
+            "chosen": _array(layout.chosen),
+            "params": _numbers(gpu_kernels.PARAMS, params | {"chunks": work.write_chunks}),
+        }
         threads = gpu_kernels.THREADS if cells.counting else gpu_kernels.LANES
-        memory = self._kernels[f"wnn_write_{kind}"](
-            inputs=[
-                *(train, train_flags, neurons, clusters, plan, _array(layout.chosen)),
-                *(own_block, _params(params, work.write_chunks)),
-            ],
+        memory = self._kernels[f"wnn_write_{self._kind}"](
+            arrays | to_write,
             output_shapes=[(layout.n_cells,), (layout.n_slots,)],
             output_dtypes=[mx.uint32 if cells.counting else mx.uint8, mx.uint32],
             grid=(threads * work.write_chunks * len(layout.neurons), 1, 1),
             threadgroup=(threads, 1, 1),
             init_value=0,
         )
-        if not turn.size:
-            mx.eval(*memory)
-            n_neurons = len(layout.neurons)
-            return np.zeros((1, len(parts), 0), np.int32), np.zeros((n_neurons, 2), np.int64)
-        sums, scores = self._kernels[f"wnn_read_{kind}"](
-            inputs=[
-                *(train, examples, read_flags, neurons, clusters, plan, own_block),
-                *(_params(params, work.read_chunks), *memory, self._votes),
-            ],
-            output_shapes=[(work.n_sums, len(parts), turn.size), (len(layout.neurons), 2, 4)],
-            output_dtypes=[mx.int32, mx.uint32],
-            grid=(gpu_kernels.THREADS * work.read_chunks * len(parts), 1, 1),
-            threadgroup=(gpu_kernels.THREADS, 1, 1),
-            init_value=0,
-        )
-        mx.eval(sums, scores)
-        return np.array(sums), _whole(_scores(np.array(scores))[: work.n_sums])
+        to_read = {
+            "examples": examples,
+            "flags": read_flags,
+            "params": _numbers(gpu_kernels.PARAMS, params | {"chunks": work.read_chunks}),
+            "cells": memory[0],
+            "slots": memory[1],
+            "votes": self._votes,
+        }
+        return arrays | to_read
 
     def _inputs(self, name: str, inputs: NDArray[np.uint64]) -> tuple[Any, int]:
         """Return packed inputs on the GPU, and how many examples are in a row of them."""
@@ -294,9 +407,9 @@ def _array(values: NDArray[Any]) -> Any:
     return mx.array(flat)
 
 
-def _params(params: dict[str, int], chunks: int) -> Any:
-    named = params | {"chunks": chunks}
-    return _array(np.array([named[name] for name in gpu_kernels.PARAMS], np.uint32))
+def _numbers(names: Sequence[str], numbers: dict[str, int]) -> Any:
+    """Return numbers in the order of their names."""
+    return _array(np.array([numbers[name] for name in names], np.uint32))
 
 
 def _whole(halves: NDArray[np.int32] | NDArray[np.int64]) -> NDArray[np.int64]:

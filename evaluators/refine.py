@@ -15,7 +15,6 @@ from optuna_wnn.evaluators.chained import decided_bits
 from optuna_wnn.evaluators.heads import BIT_HEADS
 from optuna_wnn.evaluators.loss import BitLoss
 from optuna_wnn.evaluators.loss import ClassesLoss
-from optuna_wnn.evaluators.loss import is_kept
 from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
@@ -38,6 +37,7 @@ DRAW_DIRECTION: Final = 4
 DRAW_CLUSTER: Final = 5
 DRAW_FIRST_NEURON: Final = 8
 DRAW_TRY: Final = 8  # draws of an input by its chance
+_DRAWN_AHEAD: Final = 24
 TRIES: Final = 8  # after which an input that is not observed yet is drawn, all alike
 
 
@@ -82,15 +82,26 @@ class Draws:
     Number ``i`` is ``mix64(mix64(mix64(mix64(seed) + stream) + step) + i)``.
     """
 
-    def __init__(self, seed: int, stream: int, step: int) -> None:
-        state = mix64(np.array([seed % 2**64], np.uint64))
-        for number in (stream, step):
-            state = mix64(state + np.uint64(number))
-        self._state = state
+    def __init__(self, state: NDArray[np.uint64], first: Sequence[int]) -> None:
+        self._state = state  # one number
+        self._first = first
+
+    @classmethod
+    def of(cls, seed: int, streams: Sequence[int], steps: Sequence[int]) -> list[Draws]:
+        """Return the random numbers of some steps, each of its stream; much faster together."""
+        states = mix64(np.array([seed % 2**64], np.uint64))
+        for numbers in (streams, steps):
+            states = mix64(np.add(states, np.array(numbers, np.uint64), dtype=np.uint64))
+        ahead = np.arange(_DRAWN_AHEAD, dtype=np.uint64)
+        first = mix64(np.add(states[:, None], ahead, dtype=np.uint64)).tolist()
+        return [cls(states[i : i + 1], words) for i, words in enumerate(first)]
 
     def below(self, limit: int, which: int) -> int:
         """Return draw number ``which`` as an integer in ``[0, limit)``; ``limit < 2**31``."""
-        word = int(mix64(self._state + np.uint64(which))[0])
+        if which < len(self._first):
+            word = self._first[which]
+        else:
+            word = int(mix64(self._state + np.uint64(which))[0])
         return ((word >> 32) * limit) >> 32
 
 
@@ -115,38 +126,46 @@ def climb(
         for k in range(len(wiring)):
             decided = decided_bits(job.task, targets, k)
             loss = BitLoss(job.cells, job.task.n_clusters, k, targets, decided)
-            current = loss.of(sums_of(k, wiring[k]), len(wiring[k]))
+            loss.set_row(k, sums_of(k, wiring[k]), len(wiring[k]))
             for step in range(job.share(k)):
-                moved = propose(job, k, step, wiring[k])
-                if moved is not None:
-                    tried = loss.of(sums_of(k, moved), len(moved))
-                    if is_kept(tried, current, job.sampled):
-                        wiring[k], current = moved, tried
+                (draws,) = Draws.of(job.seed, [k], [step])
+                moved = propose(job, k, draws, wiring[k])
+                if moved is not None and loss.try_row(
+                    k, sums_of(k, moved), len(moved), job.sampled
+                ):
+                    wiring[k] = moved
         return wiring
     loss = ClassesLoss(job.cells, job.temperature, len(wiring), targets)
     for k, connections in enumerate(wiring):
         loss.set_row(k, sums_of(k, connections), len(connections))
     for step in range(job.steps):
         loss.rebase(step)
-        k = Draws(job.seed, len(wiring), step).below(len(wiring), DRAW_CLUSTER)
-        moved = propose(job, k, step, wiring[k])
+        (k,) = drawn_clusters(job, [step])
+        (draws,) = Draws.of(job.seed, [k], [step])
+        moved = propose(job, k, draws, wiring[k])
         if moved is not None and loss.try_row(k, sums_of(k, moved), len(moved), job.sampled):
             wiring[k] = moved
     return wiring
 
 
+def drawn_clusters(job: Climb, steps: Sequence[int]) -> list[int]:
+    """Return whose move each step is, where all clusters share one loss."""
+    n_clusters = job.task.n_clusters
+    draws = Draws.of(job.seed, [n_clusters] * len(steps), steps)
+    return [its.below(n_clusters, DRAW_CLUSTER) for its in draws]
+
+
 def propose(
-    job: Climb, cluster: int, step: int, connections: NDArray[np.int32]
+    job: Climb, cluster: int, draws: Draws, connections: NDArray[np.int32]
 ) -> NDArray[np.int32] | None:
     """Return the cluster's connections after a random move, or ``None`` if it has no room.
 
     Args:
         job: What is free, and within which bounds.
         cluster: Which cluster it is.
-        step: Which of its steps this is.
+        draws: The random numbers of the step.
         connections: ``int32[n, bits]``, ascending in each row; unchanged.
     """
-    draws = Draws(job.seed, cluster, step)
     free = [dimension for dimension in DIMENSIONS if dimension in job.free]
     dimension = free[draws.below(len(free), DRAW_DIMENSION)]
     visible = int(job.bounds.visible_inputs[cluster])

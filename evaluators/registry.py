@@ -49,7 +49,7 @@ def find_backend(name: str) -> type[Evaluator] | Lack:
 
 
 @cache
-def _say(message: str) -> None:
+def say_once(message: str) -> None:
     """Log something, once in a process."""
     _logger.warning(message)
 
@@ -94,7 +94,7 @@ def create_evaluator(
         if not isinstance(chosen, Lack):
             for other, lack in lacks.items():
                 if lack.installed:
-                    _say(
+                    say_once(
                         f"evaluator.backend: {other} cannot run here ({lack.reason}); {name} runs"
                     )
             return chosen(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterator
+
+import metal
 import optuna
 import pytest
 from hypothesis import settings
@@ -15,3 +19,21 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Iterator[None]:
+    """A GPU: the machine's, or what stands in for it."""
+    if importlib.util.find_spec("mlx") is None:
+        pytest.skip("MLX is not installed")
+    from optuna_wnn.evaluators import gpu_kernels
+
+    if gpu_kernels.api() is not None:
+        yield
+        return
+    reason = metal.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with pytest.MonkeyPatch.context() as patch:
+        metal.install(patch, schedules=1, any_order=metal.ANY_ORDER)
+        yield

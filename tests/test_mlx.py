@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import json
 import logging
-from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,12 +45,12 @@ from optuna_wnn.evaluators.reference import ReferenceEvaluator
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import clusters_of
 from optuna_wnn.evaluators.votes import lone_cluster
-from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Genome
 from optuna_wnn.memory import FitnessOn
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.tasks.base import Examples
 from optuna_wnn.tasks.base import Head
+from optuna_wnn.tasks.base import Task
 
 
 if importlib.util.find_spec("mlx") is None:
@@ -60,22 +59,7 @@ if importlib.util.find_spec("mlx") is None:
 from optuna_wnn.evaluators import mlx
 
 
-# Where a wide neuron keeps what it counts depends on the order of threads; votes do not.
-ANY_ORDER = ("cells", "slots")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def gpu() -> Iterator[None]:
-    """A GPU: the machine's, or what stands in for it."""
-    if gpu_kernels.api() is not None:
-        yield
-        return
-    reason = metal.missing()
-    if reason is not None:
-        pytest.skip(reason)
-    with pytest.MonkeyPatch.context() as patch:
-        metal.install(patch, schedules=1, any_order=ANY_ORDER)
-        yield
+pytestmark = pytest.mark.usefixtures("gpu")
 
 
 class CountingMlx(mlx.MlxEvaluator):
@@ -140,6 +124,27 @@ def test_what_is_left_out_is_what_the_reference_leaves_out(
     check_votes(mlx.MlxEvaluator(task, memory), clusters_of(make_genome(task, 3, [4, 60])))
 
 
+@st.composite
+def tasks_at_the_edge(draw: st.DrawFn) -> Task:
+    """Draw a task with few or many inputs, and parts that fill no threadgroup."""
+    return make_task(
+        draw(st.sampled_from(["bits", "classes"])),
+        n_inputs=draw(st.sampled_from([1, 2, 65, 1000])),
+        n_outputs=draw(st.integers(2, 4)),
+        sizes=(draw(st.sampled_from([1, 2, 31, 33])), draw(st.sampled_from([1, 31, 33])), 1),
+    )
+
+
+@settings(max_examples=15)
+@given(st.data())
+def test_votes_at_the_edge_are_those_of_the_reference(data: st.DataObject) -> None:
+    task, memory = data.draw(tasks_at_the_edge()), data.draw(memory_settings())
+    bits = data.draw(st.lists(st.sampled_from([1, 22, 23, 80]), min_size=1, max_size=3))
+    evaluator = mlx.MlxEvaluator(task, memory)
+    evaluator.dense_bits = 10  # type: ignore[misc]
+    check_votes(evaluator, clusters_of(make_genome(task, data.draw(st.integers(1, 3)), bits)))
+
+
 @pytest.mark.parametrize("mode", ["quad_weighted", "frequency"])
 @pytest.mark.parametrize(
     ("n_inputs", "n_neurons", "bits", "sizes"),
@@ -168,7 +173,7 @@ def test_votes_do_not_depend_on_the_order_of_threads(
 ) -> None:
     if metal.missing() is not None:
         pytest.skip("a GPU has an order of its own")
-    metal.install(monkeypatch, api=api, schedules=3, any_order=ANY_ORDER)
+    metal.install(monkeypatch, api=api, schedules=3, any_order=metal.ANY_ORDER)
     assert gpu_kernels.api() == api
     task = make_task(n_inputs=60, sizes=(203, 50, 5))
     memory = MemorySettings(**kind, sample_rate=0.8)
@@ -319,23 +324,11 @@ def test_a_gpu_that_computes_something_else_is_found_out(wrong_sums: int, what: 
         evaluator.evaluate(make_genome(make_task(), 2, [3]))
 
 
-def test_refined_genomes_are_those_of_the_cpu() -> None:
-    task = make_task()
-    genome = make_genome(task, 4, [5])
-    bounds = Bounds(task.n_clusters, task.n_inputs, (1, 9), (1, 9))
-    results = [
-        create_evaluator(task, backend=name).refine(genome, bounds, {"connections"}, 60, seed=3)
-        for name in ("mlx", "cpu")
-    ]
-    assert results[0][0] == results[1][0]
-    assert same(results[0][1], results[1][1])
-
-
 def test_without_a_gpu_auto_takes_the_processor_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(gpu_kernels, "api", lambda: None)
-    registry._say.cache_clear()
+    registry.say_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             assert create_evaluator(make_task()).backend == "cpu"
@@ -348,7 +341,7 @@ def test_where_mlx_is_not_installed_auto_says_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(registry.BACKENDS, "mlx", ("no_such_module", "Nothing"))
-    registry._say.cache_clear()
+    registry.say_once.cache_clear()
     assert create_evaluator(make_task()).backend == "cpu"
     assert not caplog.records
 
@@ -389,11 +382,35 @@ def test_the_benchmark_runs_on_a_gpu(
     monkeypatch.setattr(on_gpu, "WIDTHS", (8,))
     monkeypatch.setattr(on_gpu, "MEMORIES", memories)
     sizes = "--examples 60 20 --neurons 2 --population 2 --moves 5 --copy-bytes 4096 --repeats 1"
+    sizes += " --refine-moves 20"
     evaluation.main(["--backend", "mlx", *sizes.split(), "--json", str(tmp_path / "report.json")])
     report = json.loads((tmp_path / "report.json").read_text())["gpu"]
     for row in report["populations"]:
-        assert row["launches"] == 1
-        assert row["bytes"] > 2 * 16 * 2 * 2**8
+        (launch,) = row["launches"]
+        assert launch["bytes"] > 2 * 16 * 2 * 2**8
+        assert launch["pairs"] == 80 * 2 * 16 * 2
+        assert launch["operations"] > 6 * 8 * launch["pairs"]
         assert row["genomes_per_second"] > 0
-    assert {row["moves"] for row in report["moves"].values()} == {5}
+    for row in report["moves"].values():
+        assert row["launches"] == 1
+        for backend in ("mlx", "cpu"):
+            assert row[f"{backend}_moves_per_second"] > 0
+            assert row[f"{backend}_refined_per_second"] > 0
     assert "one-slot moves" in capsys.readouterr().out
+
+
+def test_the_benchmark_says_what_does_not_fit_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    evaluation: Any = importlib.import_module("evaluation")
+    on_gpu: Any = importlib.import_module("gpu_evaluation")
+    monkeypatch.setattr(on_gpu, "WIDTHS", (8, 16))
+    monkeypatch.setattr(on_gpu, "MEMORIES", {"mean": MemorySettings(vote="mean")})
+    sizes = "--examples 60 20 --neurons 2 --population 1 --moves 2 --refine-moves 3 --repeats 1"
+    evaluation.main(
+        ["--backend", "mlx", *sizes.split(), "--copy-bytes", "4096", "--device-bytes", "100000"]
+    )
+    printed = capsys.readouterr().out
+    assert "mean    8         1" in printed
+    assert printed.count("a neuron of 16 bits") == 2  # a population, and the neighbours

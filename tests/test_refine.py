@@ -391,8 +391,13 @@ def test_the_softmax_in_fixed_point_is_that_of_the_head(
 def test_draws_are_below_their_limit_and_repeat(
     seed: int, stream: int, step: int, limit: int
 ) -> None:
-    first = [Draws(seed, stream, step).below(limit, i) for i in range(9)]
-    assert first == [Draws(seed, stream, step).below(limit, i) for i in range(9)]
+    steps = [step, step + 1]
+    drawn = [
+        [its.below(limit, i) for i in range(40)] for its in Draws.of(seed, [stream, 0], steps)
+    ]
+    (alone,) = Draws.of(seed, [stream], [step])
+    first = [alone.below(limit, i) for i in range(40)]
+    assert drawn[0] == first
     assert all(0 <= draw < limit for draw in first)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from metal.build import missing
 from metal.capture import Refused
+from metal.device import ANY_ORDER
 from metal.device import install
 from metal.device import launch
 from metal.language import complaints
@@ -15,4 +16,14 @@ from metal.shim import Launch
 from metal.shim import Shim
 
 
-__all__ = ["Fault", "Launch", "Refused", "Shim", "complaints", "install", "launch", "missing"]
+__all__ = [
+    "ANY_ORDER",
+    "Fault",
+    "Launch",
+    "Refused",
+    "Shim",
+    "complaints",
+    "install",
+    "launch",
+    "missing",
+]
