@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_wnn.evaluators.cpu_kernels import RUN
 from optuna_wnn.evaluators.cpu_kernels import mix
 from optuna_wnn.evaluators.general import general_votes
 from optuna_wnn.evaluators.informed import PIECE
@@ -37,6 +38,8 @@ from optuna_wnn.evaluators.refine import DRAW_NEURON
 from optuna_wnn.evaluators.refine import DRAW_POSITION
 from optuna_wnn.evaluators.refine import DRAW_TRY
 from optuna_wnn.evaluators.refine import TRIES
+from optuna_wnn.evaluators.small import TOO_LARGE
+from optuna_wnn.evaluators.small import small_loss
 
 
 U = np.uint64
@@ -54,7 +57,7 @@ class Wiring(NamedTuple):
         visible: How many inputs each cluster may observe, ``int64[K]``.
         observed: The inputs of each neuron, ascending, ``int32[N, most bits]``.
         rows: Where each neuron is kept, ``int64[N]``; see ``Counted``.
-        sums: The sums of the votes, ``int64[K, V]``.
+        sums: The sums of the votes, ``int64[K, V]``; ``int32`` where the loss is in 32 bits.
         positives: Which examples read are positive, ``uint8[K, V]``.
         trained: Which training examples are, a bit each, ``uint64[K, ceil(E / 64)]``.
         chances: See :func:`optuna_wnn.evaluators.informed.chances`, ``int64[K, B]``; without
@@ -255,8 +258,8 @@ def mark_moved(wiring: Any, seed: Any, n_steps: int, moved: Any) -> None:
 
 @compiled
 def climb(
-    wiring: Any, kept: Any, rule: Any, anew: Any, table: Any, bit: Any, softmax: Any, desk: Any,
-    sampled: bool, seed: Any, first_step: int, last_step: int, current: Any,
+    wiring: Any, kept: Any, rule: Any, anew: Any, table: Any, bit: Any, softmax: Any, small: Any,
+    desk: Any, sampled: bool, seed: Any, first_step: int, last_step: int, current: Any,
 ) -> None:  # fmt: skip
     """Try moves.
 
@@ -268,6 +271,7 @@ def climb(
         table: The examples if they are counted, or ``None``.
         bit: The loss, or ``None`` if it is that of the softmax.
         softmax: That, or ``None``; its state changes.
+        small: The same in 32 bits, or ``None`` where that is not exact.
         desk: The calling thread's own.
         sampled: Whether a move must first make the loss on the sample no worse.
         seed: Decides the moves.
@@ -276,6 +280,7 @@ def climb(
         current: The loss on the sample and on the other examples, ``int64[2]``; changed.
     """
     # What is done to None is left out when this is compiled.
+    n_parts, length = (2, PIECE) if sampled else (1, RUN)  # the sample, and the other examples
     for step in range(first_step, last_step):
         k, n, state = draw_neuron(wiring, seed, step)
         row, n_bits, visible = wiring.rows[n], wiring.bits[k], wiring.visible[k]
@@ -303,30 +308,37 @@ def climb(
             fill_ballots(cells, fresh, seen, slot, inverted, rule, left_out, ballots)
         most = current[0] + current[1]
         tried = np.zeros(2, np.int64)
-        for part in range(2):  # the sample, the other examples
-            if sampled and part == 1 and tried[0] > current[0]:
+        for part in range(n_parts):
+            if part == 1 and tried[0] > current[0]:
                 tried[1] = most + 1
-            for first in range(0, len(new), PIECE):
+            for first in range(0, len(new), length):
                 if tried[0] + tried[1] > most:
                     break
-                if (first // PIECE % SAMPLED == 0) != (part == 0):
+                if sampled and (first // PIECE % SAMPLED == 0) != (part == 0):
                     continue
-                run = slice(first, first + PIECE)
+                run = slice(first, first + length)
+                start, size = U(first), U(min(length, len(new) - first))
                 if table is not None:
-                    units = slice(first // 64, (first + PIECE) // 64)
                     read_ballots(
-                        read[run], slot, read_plane[units], ballots, positives[run], left_out,
-                        new[run],
+                        read, start, size, slot, read_plane, ballots, positives, left_out,
+                        desk.room.cells, new,
                     )  # fmt: skip
                 if bit is not None:
                     tried[part] += bit_loss(
                         bit, n_neurons, sums[run], old[run], new[run], positives[run], desk.room
                     )
+                loss = TOO_LARGE
+                if small is not None:
+                    loss = small_loss(
+                        small, softmax, k, start, size, sums, old, new, positives, desk.room
+                    )
                 if softmax is not None:
-                    tried[part] += softmax_loss(
-                        softmax, k, run, n_neurons, sums[run], old[run], new[run],
-                        positives[run], desk.room,
-                    )  # fmt: skip
+                    if loss == TOO_LARGE:
+                        loss = softmax_loss(
+                            softmax, k, run, n_neurons, sums[run], old[run], new[run],
+                            positives[run], desk.room,
+                        )  # fmt: skip
+                    tried[part] += loss
         if tried[0] + tried[1] > most:
             continue
         current[0], current[1] = tried[0], tried[1]

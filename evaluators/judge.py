@@ -81,19 +81,24 @@ class Room(NamedTuple):
         steps: Steps or scores, ``int32[RUN]``.
         places: Where in ``exp`` the target would be, ``int32[RUN]``.
         mass: ``float64[RUN]``.
+        small_mass: ``int32[RUN]``; see :mod:`small`.
+        leading: ``float32[RUN]``; see there.
+        cells: Addresses, ``uint32[RUN]``.
     """
 
     totals: NDArray[np.int64]
     steps: NDArray[np.int32]
     places: NDArray[np.int32]
     mass: NDArray[np.float64]
+    small_mass: NDArray[np.int32]
+    leading: NDArray[np.float32]
+    cells: NDArray[np.uint32]
 
 
 def make_room() -> Room:
     """Return room for one thread."""
-    return Room(
-        np.zeros(RUN, np.int64), np.zeros(RUN, np.int32), np.zeros(RUN, np.int32), np.zeros(RUN)
-    )
+    types = (np.int64, np.int32, np.int32, np.float64, np.int32, np.float32, np.uint32)
+    return Room(*(np.zeros(RUN, type_) for type_ in types))
 
 
 def join_logarithms(whole: NDArray[np.int32], rest: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -220,8 +225,7 @@ def softmax_loss(
     """
     scale, exp, zero, logarithms, reference, shares, mass, places = softmax
     last, n = np.int32(len(exp) - 1), len(new)
-    totals, scores, targets, masses = room
-    totals, scores, targets, masses = totals[:n], scores[:n], targets[:n], masses[:n]
+    totals, scores, targets, masses = room.totals[:n], room.steps[:n], room.places[:n], room.mass[:n]
     exchange_votes(sums, old, new, scale.packed, totals)
     _score(totals, scale.packed, scale.factor, scale.divisor * n_neurons, scores)
     copy_into(targets, places[run])

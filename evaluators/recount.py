@@ -332,30 +332,38 @@ def fill_ballots(
 
 @compiled
 def read_ballots(
-    addresses: Any, slot: Any, plane: Any, ballots: Any, positives: Any, left_out: bool,
-    votes: Any,
+    addresses: Any, first: Any, size: Any, slot: Any, plane: Any, ballots: Any, positives: Any,
+    left_out: bool, places: Any, votes: Any,
 ) -> None:  # fmt: skip
-    """Write what examples, a multiple of 64 or the last, would get to ``votes``."""
-    moved = np.empty(64, np.uint32)
-    for unit in range(len(plane)):
-        run = slice(64 * unit, 64 * unit + 64)
-        move_bit(addresses[run], slot, plane[unit], moved)
-        out = votes[run]
-        if left_out:
-            signs = positives[run]
-            for i in range(len(out)):
-                out[i] = ballots[np.uint32(2) * moved[i] + np.uint32(signs[i])]
-        else:
-            for i in range(len(out)):
-                out[i] = ballots[moved[i]]
+    """Write what some examples would get to ``votes``.
 
-
-@compiled
-def move_bit(addresses: Any, slot: Any, word: Any, out: Any) -> None:
-    """Write up to 64 addresses whose bit ``slot`` is replaced by the bits of ``word``."""
-    keep = np.uint32(~(U(1) << slot))
-    for i in range(len(addresses)):
-        out[i] = (addresses[i] & keep) | np.uint32(((word >> U(i)) & U(1)) << slot)
+    Args:
+        addresses: Of all examples, before the move.
+        first: The first example, ``uint64``, a multiple of 64.
+        size: How many examples there are, ``uint64``; a multiple of 64 unless they are the last.
+        slot: The address bit that is exchanged.
+        plane: The new input of all examples, a bit each.
+        ballots: See :func:`fill_ballots`.
+        positives: Which of all examples are positive.
+        left_out: See :func:`fill_ballots`.
+        places: Room, ``uint32[size or more]``.
+        votes: Of all examples.
+    """
+    # Offsets that cannot be negative instead of slices: a slice counts its owners, which costs
+    # more than the few examples of a word.
+    place = np.uint32(slot)
+    keep = ~(np.uint32(1) << place)
+    for start in range(U(0), size, _HALF):  # 32 bits at a time: so the vectors are of 32 bits
+        at = first + start
+        word = np.uint32(plane[at >> U(6)] >> (at & _HALF))
+        for i in range(min(_HALF, size - start)):
+            bit = (word >> np.uint32(i)) & np.uint32(1)
+            places[start + i] = (np.uint32(addresses[at + i]) & keep) | (bit << place)
+    if left_out:
+        for i in range(size):
+            places[i] = np.uint32(2) * places[i] + np.uint32(positives[first + i])
+    for i in range(size):
+        votes[first + i] = ballots[places[i]]
 
 
 @compiled

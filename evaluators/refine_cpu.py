@@ -45,6 +45,7 @@ from optuna_wnn.evaluators.recount import Rule
 from optuna_wnn.evaluators.refine import Climb
 from optuna_wnn.evaluators.rows import Rows
 from optuna_wnn.evaluators.rows import RowShape
+from optuna_wnn.evaluators.small import make_small
 from optuna_wnn.evaluators.votes import ClusterVotes
 from optuna_wnn.evaluators.votes import lone_cluster
 from optuna_wnn.genome import mix64
@@ -141,9 +142,13 @@ class Refiner:
         job = self.job
         state = _State(self, plan, rows)
         wiring = state.wiring
-        bit, softmax, decided, current = None, None, None, np.zeros(2, np.int64)
+        bit, softmax, small, decided, current = None, None, None, None, np.zeros(2, np.int64)
         if self.softmax:
+            neurons = np.diff(state.wiring.starts)
             softmax = self._softmax(len(plan.clusters))
+            small = make_small(job.cells, softmax, neurons)
+            if small is not None:
+                wiring = wiring._replace(sums=wiring.sums.astype(np.int32))
         else:
             quantiser, offset = bit_quantiser(job.cells)
             bit = Bit(_scale(quantiser), offset, bit_loss_table(job.cells))
@@ -158,16 +163,15 @@ class Refiner:
             if stop.is_set():
                 break
             if softmax is not None and first % REBASE_EVERY == 0:
-                neurons = np.diff(wiring.starts)
                 rebase(softmax, neurons, wiring.sums, wiring.positives, state.desk.room, current)
             last = min(first + _MOVES_AT_A_TIME, plan.n_steps)
             climbing.climb(
-                wiring, rows.kept, self.rule, state.anew, state.table, bit, softmax, state.desk,
-                job.sampled, self.seed, first, last, current,
+                wiring, rows.kept, self.rule, state.anew, state.table, bit, softmax, small,
+                state.desk, job.sampled, self.seed, first, last, current,
             )  # fmt: skip
         if decided is not None:
             wiring.sums[0, decided] += _SURE_ZERO[job.cells.packed]
-        return state.finish()
+        return state.finish(wiring.sums.astype(np.int64, copy=False))
 
     def _softmax(self, n_classes: int) -> Softmax:
         """Return the loss of the softmax before its references are chosen."""
@@ -326,8 +330,8 @@ class _State:
         for row in self.wiring.rows[of_cluster][~resting]:
             exchange_votes(sums, none, self.rows.kept.votes[row], self.refiner.rule.packed, sums)
 
-    def finish(self) -> list[NDArray[np.int32]]:
-        """Return the connections of every cluster as they are now.
+    def finish(self, sums: NDArray[np.int64]) -> list[NDArray[np.int32]]:
+        """Return the connections of every cluster as they are now, given the sums of its votes.
 
         What is known of them is left where the next climb, and the evaluation of the refined
         genome, will look for it.
@@ -346,7 +350,7 @@ class _State:
             of_cluster = self._of_cluster(k)
             connections = wiring.observed[of_cluster, : wiring.bits[k]].copy()
             known = lone_cluster(cluster, connections)
-            votes = ClusterVotes(wiring.sums[k].copy(), self._scores[of_cluster][known.order])
+            votes = ClusterVotes(sums[k].copy(), self._scores[of_cluster][known.order])
             evaluator.cache.put((reading.name, known.key), votes)
             refined.append(connections)
         return refined
