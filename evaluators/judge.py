@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_wnn.evaluators.cells import Cells
 from optuna_wnn.evaluators.cpu_kernels import RUN
 from optuna_wnn.evaluators.informed import PIECE
 from optuna_wnn.evaluators.informed import SAMPLED
@@ -17,6 +18,9 @@ from optuna_wnn.evaluators.loss import LOG_BITS
 from optuna_wnn.evaluators.loss import NAT
 from optuna_wnn.evaluators.loss import SCORE_LIMIT
 from optuna_wnn.evaluators.loss import SCORE_STEPS
+from optuna_wnn.evaluators.loss import Quantiser
+from optuna_wnn.evaluators.loss import exp_table
+from optuna_wnn.evaluators.loss import log_tables
 
 
 U = np.uint64
@@ -33,6 +37,11 @@ class Scale(NamedTuple):
     packed: bool
     factor: float
     divisor: float
+
+    @classmethod
+    def of(cls, quantiser: Quantiser) -> Scale:
+        """Return the same, as compiled code takes it."""
+        return cls(quantiser.packed, quantiser.factor, quantiser.divisor)
 
 
 class Bit(NamedTuple):
@@ -99,6 +108,21 @@ def make_room() -> Room:
     """Return room for one thread."""
     types = (np.int64, np.int32, np.int32, np.float64, np.int32, np.float32, np.uint32)
     return Room(*(np.zeros(RUN, type_) for type_ in types))
+
+
+def make_softmax(cells: Cells, temperature: float, n_classes: int, n_read: int) -> Softmax:
+    """Return the loss of the softmax before its references are chosen; see :func:`rebase`."""
+    exp, zero = exp_table(n_classes)
+    return Softmax(
+        scale=Scale.of(Quantiser.of(cells, SCORE_STEPS / temperature)),
+        exp=exp,
+        zero=np.int32(zero),
+        logarithms=join_logarithms(*log_tables()),
+        reference=np.zeros(n_read, np.int32),
+        shares=np.zeros((n_classes, n_read), np.int64),
+        mass=np.zeros(n_read, np.int64),
+        places=np.zeros(n_read, np.int32),
+    )
 
 
 def join_logarithms(whole: NDArray[np.int32], rest: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -225,7 +249,8 @@ def softmax_loss(
     """
     scale, exp, zero, logarithms, reference, shares, mass, places = softmax
     last, n = np.int32(len(exp) - 1), len(new)
-    totals, scores, targets, masses = room.totals[:n], room.steps[:n], room.places[:n], room.mass[:n]
+    totals, scores = room.totals[:n], room.steps[:n]
+    targets, masses = room.places[:n], room.mass[:n]
     exchange_votes(sums, old, new, scale.packed, totals)
     _score(totals, scale.packed, scale.factor, scale.divisor * n_neurons, scores)
     copy_into(targets, places[run])

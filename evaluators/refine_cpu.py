@@ -26,20 +26,15 @@ from optuna_wnn.evaluators.general import DENSE_BITS
 from optuna_wnn.evaluators.heads import BIT_HEADS
 from optuna_wnn.evaluators.judge import Bit
 from optuna_wnn.evaluators.judge import Scale
-from optuna_wnn.evaluators.judge import Softmax
 from optuna_wnn.evaluators.judge import exchange_votes
-from optuna_wnn.evaluators.judge import join_logarithms
 from optuna_wnn.evaluators.judge import make_room
+from optuna_wnn.evaluators.judge import make_softmax
 from optuna_wnn.evaluators.judge import rebase
 from optuna_wnn.evaluators.judge import score_votes
 from optuna_wnn.evaluators.loss import REBASE_EVERY
-from optuna_wnn.evaluators.loss import SCORE_STEPS
 from optuna_wnn.evaluators.loss import BitLoss
-from optuna_wnn.evaluators.loss import Quantiser
 from optuna_wnn.evaluators.loss import bit_loss_table
 from optuna_wnn.evaluators.loss import bit_quantiser
-from optuna_wnn.evaluators.loss import exp_table
-from optuna_wnn.evaluators.loss import log_tables
 from optuna_wnn.evaluators.recount import Planes
 from optuna_wnn.evaluators.recount import Rule
 from optuna_wnn.evaluators.refine import Climb
@@ -145,13 +140,14 @@ class Refiner:
         bit, softmax, small, decided, current = None, None, None, None, np.zeros(2, np.int64)
         if self.softmax:
             neurons = np.diff(state.wiring.starts)
-            softmax = self._softmax(len(plan.clusters))
+            n_read = len(job.reading.examples)
+            softmax = make_softmax(job.cells, job.temperature, len(plan.clusters), n_read)
             small = make_small(job.cells, softmax, neurons)
             if small is not None:
                 wiring = wiring._replace(sums=wiring.sums.astype(np.int32))
         else:
             quantiser, offset = bit_quantiser(job.cells)
-            bit = Bit(_scale(quantiser), offset, bit_loss_table(job.cells))
+            bit = Bit(Scale.of(quantiser), offset, bit_loss_table(job.cells))
             targets = job.reading.examples.targets
             cluster = plan.clusters[0]
             decided = decided_bits(job.task, targets, cluster)
@@ -172,21 +168,6 @@ class Refiner:
         if decided is not None:
             wiring.sums[0, decided] += _SURE_ZERO[job.cells.packed]
         return state.finish(wiring.sums.astype(np.int64, copy=False))
-
-    def _softmax(self, n_classes: int) -> Softmax:
-        """Return the loss of the softmax before its references are chosen."""
-        job, n_read = self.job, len(self.job.reading.examples)
-        exp, zero = exp_table(n_classes)
-        return Softmax(
-            scale=_scale(Quantiser.of(job.cells, SCORE_STEPS / job.temperature)),
-            exp=exp,
-            zero=np.int32(zero),
-            logarithms=join_logarithms(*log_tables()),
-            reference=np.zeros(n_read, np.int32),
-            shares=np.zeros((n_classes, n_read), np.int64),
-            mass=np.zeros(n_read, np.int64),
-            places=np.zeros(n_read, np.int32),
-        )
 
     def _draws(self, clusters: Sequence[int], wiring: Sequence[NDArray[np.int32]]) -> Wiring:
         """Return what the draws of moves depend on; all else is empty."""
@@ -308,11 +289,20 @@ class _State:
         return keys
 
     def _set_up(self, neurons: NDArray[np.int64]) -> None:
+        # Clusters that climb side by side have a thread each already.
+        threads = self.refiner.evaluator.threads if self.refiner.softmax else 1
+        jobs = [
+            (share, self.desk._replace(fresh=np.zeros_like(self.desk.fresh)))
+            for share in np.array_split(neurons, threads)
+        ]
+        self.refiner.evaluator.in_threads(self._set_up_some, jobs, Event())
+
+    def _set_up_some(self, neurons: NDArray[np.int64], desk: Desk) -> None:
         for n in neurons.tolist():
             k, observed = self._observed(n)
             climbing.set_up(
                 self.source, self.anew, self.table, self.rows.kept, int(self.wiring.rows[n]), k,
-                observed, self.desk,
+                observed, desk,
             )  # fmt: skip
 
     def _add_up(self, k: int) -> None:
@@ -354,10 +344,6 @@ class _State:
             evaluator.cache.put((reading.name, known.key), votes)
             refined.append(connections)
         return refined
-
-
-def _scale(quantiser: Quantiser) -> Scale:
-    return Scale(quantiser.packed, quantiser.factor, quantiser.divisor)
 
 
 def _as_planes(flags: NDArray[np.uint8]) -> NDArray[np.uint64]:

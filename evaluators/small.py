@@ -20,6 +20,7 @@ from optuna_wnn.evaluators.loss import SCORE_STEPS
 TOO_LARGE: Final = -1  # in place of a loss
 _LARGEST_SCORE: Final = 1 << 16
 _LARGEST_MASS: Final = 1 << 30
+_SHORT: Final = 2**-30  # more than a product falls short of a quotient
 _LEAST_DIVISOR: Final = 4  # two sums beside a change are then within half a score
 _PER_STEP: Final = np.int32(NAT // SCORE_STEPS)
 _FLOAT_BITS: Final = 23  # of a float32 after the first
@@ -33,13 +34,13 @@ class Small(NamedTuple):
 
     Attributes:
         inverses: What each class's sums are multiplied by, ``float64[K]``.
-        offsets: What is added before the fraction is cut off, ``float64[K]``.
+        offset: What is added before the fraction is cut off.
         shift: Added to a score, less its reference, to get its place in ``exp``.
         exp: As in ``Softmax``, but no more than ``_LARGEST_MASS``, ``int32``.
     """
 
     inverses: NDArray[np.float64]
-    offsets: NDArray[np.float64]
+    offset: float
     shift: np.int32
     exp: NDArray[np.int32]
 
@@ -60,12 +61,12 @@ def make_small(cells: Cells, softmax: Softmax, neurons: NDArray[np.int64]) -> Sm
     if most > _LARGEST_SCORE or divisors.min() < _LEAST_DIVISOR:
         return None
     inverses = 1 / divisors
-    offsets = most + 0.5 + 0.25 * inverses  # a quarter: a product may fall short of a half
-    for divisor, inverse, offset in set(zip(divisors, inverses, offsets, strict=True)):
+    offset = most + 0.5 + _SHORT
+    for divisor, inverse in set(zip(divisors.tolist(), inverses.tolist(), strict=True)):
         if not _alike(divisor, inverse, offset, most):
             return None
     exp = np.minimum(softmax.exp, _LARGEST_MASS).astype(np.int32)
-    return Small(inverses, offsets, np.int32(softmax.zero - most), exp)
+    return Small(inverses, offset, np.int32(softmax.zero - most), exp)
 
 
 def _alike(divisor: float, inverse: float, offset: float, most: int) -> bool:
@@ -146,11 +147,11 @@ def small_loss(
         positives: Which of all examples are positive.
         room: For this thread.
     """
-    inverses, offsets, shift, exp = small
+    inverses, offset, shift, exp = small
     scores, targets, mass = room.steps, room.places, room.small_mass
     last = np.int32(len(exp) - 1)
     _place_scores(
-        sums, old, new, first, size, inverses[k], offsets[k], shift, softmax.reference, positives,
+        sums, old, new, first, size, inverses[k], offset, shift, softmax.reference, positives,
         softmax.places, last, scores, targets,
     )  # fmt: skip
     shares = softmax.shares[k]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -29,9 +30,14 @@ from optuna_wnn.evaluators.cpu import CpuEvaluator
 from optuna_wnn.evaluators.informed import chances
 from optuna_wnn.evaluators.informed import in_sample
 from optuna_wnn.evaluators.informed import information
+from optuna_wnn.evaluators.judge import make_room
+from optuna_wnn.evaluators.judge import make_softmax
+from optuna_wnn.evaluators.judge import rebase
+from optuna_wnn.evaluators.judge import softmax_loss
 from optuna_wnn.evaluators.loss import NAT
 from optuna_wnn.evaluators.loss import BitLoss
 from optuna_wnn.evaluators.loss import ClassesLoss
+from optuna_wnn.evaluators.loss import Quantiser
 from optuna_wnn.evaluators.loss import is_kept
 from optuna_wnn.evaluators.reference import ReferenceEvaluator
 from optuna_wnn.evaluators.refine import Climb
@@ -39,6 +45,9 @@ from optuna_wnn.evaluators.refine import Draws
 from optuna_wnn.evaluators.refine import unobserved
 from optuna_wnn.evaluators.rows import Rows
 from optuna_wnn.evaluators.rows import RowShape
+from optuna_wnn.evaluators.small import TOO_LARGE
+from optuna_wnn.evaluators.small import make_small
+from optuna_wnn.evaluators.small import small_loss
 from optuna_wnn.evaluators.votes import lone_cluster
 from optuna_wnn.genome import DIMENSIONS
 from optuna_wnn.genome import Bounds
@@ -408,3 +417,51 @@ def test_unobserved_inputs_are_counted_past_the_observed(
     free = [i for i in range(31) if i not in observed]
     index = data.draw(st.integers(0, len(free) - 1))
     assert unobserved(np.array(sorted(observed), np.int32), index) == free[index]
+
+
+@given(st.integers(2, 90), st.integers(0, 99), st.sampled_from([0.3, 1.0, 3.7]))
+def test_the_loss_in_32_bits_is_the_one_in_64(
+    n_classes: int, seed: int, temperature: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    cells = make_cells(MemorySettings(vote="log_odds"), "classes", n_classes, 100)
+    n_examples, k, neurons = 100, 1, np.full(n_classes, 24)
+    votes = rng.integers(-4000, 4000, (2, n_examples)).astype(np.int32)
+    sums = rng.integers(-90_000, 90_000, (n_classes, n_examples)) * rng.random(n_examples)
+    sums = sums.astype(np.int32)
+    targets = rng.integers(0, n_classes, n_examples)
+    positives = (targets == np.arange(n_classes)[:, None]).astype(np.uint8)
+    softmax, room = make_softmax(cells, temperature, n_classes, n_examples), make_room()
+    rebase(softmax, neurons, sums.astype(np.int64), positives, room, np.zeros(2, np.int64))
+    small = make_small(cells, softmax, neurons)
+    moved = (sums[k], *votes, positives[k], room)
+    found = small_loss(small, softmax, k, np.uint64(0), np.uint64(n_examples), *moved)
+    expected = softmax_loss(softmax, k, slice(0, n_examples), 24, *moved)
+    assert found == expected or (found == TOO_LARGE and n_classes > 40)
+
+
+def test_masses_that_do_not_fit_32_bits_are_added_in_64() -> None:
+    task = make_task("classes", n_outputs=90)  # exp(0) of each is 2**24
+    genome = make_genome(task, 4, [3, 5])
+    memory = MemorySettings(vote="log_odds")
+    job = (genome, bounds_of(task), CONNECTIONS, 60, 5)
+    assert CpuEvaluator(task, memory).refine(*job)[0] == (
+        ReferenceEvaluator(task, memory).refine(*job)[0]
+    )
+
+
+@given(st.floats(0.02, 5), st.integers(1, 300))
+def test_a_score_is_a_product_only_where_that_is_the_quotient(
+    temperature: float, n_neurons: int
+) -> None:
+    cells = make_cells(MemorySettings(vote="log_odds"), "classes", 10, 100)
+    softmax = make_softmax(cells, temperature, 10, 1)
+    small = make_small(cells, softmax, np.array([n_neurons]))
+    assume(small is not None)
+    assert small is not None
+    largest = int(np.abs(cells.table).max()) * n_neurons
+    sums = np.arange(-largest, largest, max(1, largest // 4001))
+    scores = (sums * small.inverses[0] + small.offset).astype(np.int64)
+    scores -= softmax.zero - small.shift
+    quantised = Quantiser.of(cells, loss.SCORE_STEPS / temperature)
+    assert np.array_equal(scores, quantised(sums, n_neurons))
