@@ -106,8 +106,15 @@ class Room(NamedTuple):
 
 def make_room() -> Room:
     """Return room for one thread."""
-    types = (np.int64, np.int32, np.int32, np.float64, np.int32, np.float32, np.uint32)
-    return Room(*(np.zeros(RUN, type_) for type_ in types))
+    return Room(
+        totals=np.zeros(RUN, np.int64),
+        steps=np.zeros(RUN, np.int32),
+        places=np.zeros(RUN, np.int32),
+        mass=np.zeros(RUN, np.float64),
+        small_mass=np.zeros(RUN, np.int32),
+        leading=np.zeros(RUN, np.float32),
+        cells=np.zeros(RUN, np.uint32),
+    )
 
 
 def make_softmax(cells: Cells, temperature: float, n_classes: int, n_read: int) -> Softmax:

@@ -46,7 +46,7 @@ class Small(NamedTuple):
 
 
 def make_small(cells: Cells, softmax: Softmax, neurons: NDArray[np.int64]) -> Small | None:
-    """Return what the loss in 32 bits needs, or ``None`` where that is not exact.
+    """Return what the loss in 32 bits needs, or ``None`` where it might be another.
 
     Args:
         cells: How they vote.
@@ -100,9 +100,10 @@ def _place_scores(
 @compiled
 def _add_small_mass(
     mass: Any, shares: Any, first: Any, size: Any, exp: Any, scores: Any, out: Any
-) -> bool:
+) -> Any:
     """Write masses in which a class's shares are replaced; return whether all are small."""
-    before, most = np.int64(0), np.int32(0)
+    before: Any = np.int64(0)
+    most: Any = np.int32(0)
     for i in range(size):
         before |= mass[first + i]
         out[i] = np.int32(mass[first + i] - shares[first + i] + exp[np.uint32(scores[i])])
@@ -113,14 +114,14 @@ def _add_small_mass(
 @compiled
 def _small_losses(
     mass: Any, size: Any, targets: Any, zero: Any, logarithms: Any, leading: Any
-) -> int:
+) -> Any:
     """Return the summed loss from each example's mass and its target's place in ``exp``."""
     for i in range(size):
         # Rounding to a float must not reach the leading bits.
         exact = np.int32(mass[i] if mass[i] < _EXACT else mass[i] & _ROUGH)
         leading[i] = np.float32(exact if exact > 0 else np.int32(1))
     words = leading.view(np.uint32)
-    total = 0
+    total: Any = 0
     for i in range(size):
         place = np.uint32((words[i] >> np.uint32(_FLOAT_BITS - LOG_BITS)) - np.uint32(_FLOAT_ONE))
         loss = np.int32(logarithms[place] - (targets[i] - zero) * _PER_STEP)
@@ -132,7 +133,7 @@ def _small_losses(
 def small_loss(
     small: Any, softmax: Any, k: Any, first: Any, size: Any, sums: Any, old: Any, new: Any,
     positives: Any, room: Any,
-) -> int:  # fmt: skip
+) -> Any:  # fmt: skip
     """Return what :func:`softmax_loss` returns of up to ``RUN`` examples, or ``TOO_LARGE``.
 
     Args:
