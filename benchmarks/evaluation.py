@@ -1,11 +1,13 @@
 """How long evaluations take: every backend, plain C, NumPy and a peer, side by side in one run.
 
-python benchmarks/evaluation.py [--json FILE] [--repeats N] [--wisard-python PYTHON] [--parts …]
+python benchmarks/evaluation.py [--json FILE] [--repeats N] [--wisard-python PYTHON] [--mnist DIR]
+    [--parts …]
 python benchmarks/evaluation.py --backend mlx [--json FILE] [--repeats N]
 
 What is compared takes turns and the least of each counts. Seconds are CPU seconds of all threads
 over the number of processors, so other programs do little harm: on free processors the clock
-shows the same, but for the wait for the last thread. ``PYTHON`` is an interpreter that has
+shows the same, but for the wait for the last thread. Refinement is measured as by
+``refinement.py``, which says what ``DIR`` is. ``PYTHON`` is an interpreter that has
 ``wisardpkg`` (``pip install --no-build-isolation wisardpkg`` where pybind11 is installed), by
 default this one.
 """
@@ -25,6 +27,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import refinement
 from limit import Limit
 from peer import wisard_row
 from workloads import MEMORIES
@@ -49,7 +52,9 @@ from optuna_wnn.tasks.base import Task
 
 
 WIDTHS = (8, 12, 16, 20)
-PARTS = ("full", "images", "incremental", "first_call", "tokens", "wisardpkg")
+_MOVES = 8000
+_REFINED = ("text-like frequency confidence", "python-docs", "leave-one-out")
+PARTS = ("full", "images", "incremental", "first_call", "tokens", "refine", "wisardpkg")
 
 
 def rows_of(task: Task, genome: Genome, memory: str, limit: Limit | None, repeats: int) -> Row:
@@ -275,6 +280,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--wisard-python", default=sys.executable, help="it has wisardpkg")
+    parser.add_argument("--mnist", type=Path, help="folder of MNIST's gzipped idx files")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     on_gpu = parser.add_argument_group("with --backend mlx")
     on_gpu.add_argument("--examples", type=int, nargs=2, default=(200_000, 50_000))
@@ -292,13 +298,14 @@ def main(arguments: list[str] | None = None) -> None:
 
         report["gpu"] = gpu_evaluation.show(options)
     else:
-        measure(report, options.parts, options.repeats, options.wisard_python)
+        measure(report, options)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(report: Row, parts: Iterable[str], repeats: int, wisard_python: str) -> None:
+def measure(report: Row, options: argparse.Namespace) -> None:
     """Print and report what the ``cpu`` backend costs."""
+    parts, repeats = options.parts, options.repeats
     print("CPU seconds over the number of processors; train and read in ns per (neuron, example)")
     compare_full(report, parts, repeats)
     if "incremental" in parts:
@@ -322,8 +329,13 @@ def measure(report: Row, parts: Iterable[str], repeats: int, wisard_python: str)
         print("a cluster of 5 neurons of 8 bits per token, 200,000 + 50,000 examples:")
         for name, value in report["tokens"].items():
             print(f"  {name}: {value}")
+    if "refine" in parts:
+        print(f"refinement by {_MOVES} one-slot moves, set-up included, best of {repeats}:")
+        report["refine"] = refinement.show(
+            options.mnist, _REFINED, _MOVES, repeats, usable_processors()
+        )
     if "wisardpkg" in parts:
-        report["wisardpkg"] = wisard_row(wisard_python, repeats)
+        report["wisardpkg"] = wisard_row(options.wisard_python, repeats)
         print(f"wisardpkg: {report['wisardpkg']}")
 
 

@@ -15,6 +15,7 @@ import json
 import platform
 import time
 from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def cases(folder: Path | None) -> Iterator[tuple[str, Task, MemorySettings, Geno
     yield "python-docs frequency confidence", docs, MemorySettings(), network(docs, 16, 16)
     images = mnist(folder) if folder else images_like()
     memory = MemorySettings(vote="log_odds", fitness_on="leave_one_out")
-    yield f"{images.name} frequency log_odds", images, memory, network(images, 40, 8)
+    yield f"{images.name} log_odds leave-one-out", images, memory, network(images, 40, 8)
 
 
 def measure(
@@ -99,6 +100,21 @@ def measure(
     }
 
 
+def show(folder: Path | None, only: Sequence[str], moves: int, repeats: int, threads: int) -> Row:
+    """Print and return what :func:`measure` finds, by case; only of cases named so."""
+    rows: Row = {}
+    for name, task, memory, genome in cases(folder):
+        if any(part in name for part in only):
+            row = rows[name] = measure(task, memory, genome, moves, threads, repeats)
+            print(
+                f"{name:>36}: {row['moves_per_second']:8.0f} moves/s "
+                f"{row['moves_per_cpu_second']:8.0f} per CPU second, "
+                f"{row['times_evaluation']:7.0f} times evaluation",
+                flush=True,
+            )
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write all figures to this file")
@@ -112,17 +128,10 @@ def main() -> None:
         f"{platform.machine()}, {options.threads} threads, Python {platform.python_version()}"
     )
     print(f"{date.today()}, {machine}, {options.moves} moves, set-up included")
-    report: Row = {"machine": machine, "date": str(date.today()), "rows": {}}
-    for name, task, memory, genome in cases(options.mnist):
-        if options.only in name:
-            row = measure(task, memory, genome, options.moves, options.threads, options.repeats)
-            report["rows"][name] = row
-            print(
-                f"{name:>36}: {row['moves_per_second']:8.0f} moves/s "
-                f"{row['moves_per_cpu_second']:8.0f} per CPU second, "
-                f"{row['times_evaluation']:7.0f} times evaluation",
-                flush=True,
-            )
+    report: Row = {"machine": machine, "date": str(date.today())}
+    report["rows"] = show(
+        options.mnist, [options.only], options.moves, options.repeats, options.threads
+    )
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
