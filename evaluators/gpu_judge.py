@@ -41,7 +41,7 @@ class Candidate:
 
     Attributes:
         cluster: Which cluster it is.
-        connections: All its neurons, ``int32[n, bits]``.
+        n_neurons: How many neurons it has.
         related: Whether the sums of the cluster as it is are the start.
         members: Neurons whose votes are added to that, and then those whose votes are taken away,
             ``int32[m, bits]``.
@@ -49,7 +49,7 @@ class Candidate:
     """
 
     cluster: int
-    connections: NDArray[np.int32]
+    n_neurons: int
     related: bool
     members: NDArray[np.int32]
     n_added: int
@@ -63,8 +63,8 @@ class Candidate:
             added = np.concatenate([moved[:n][differs], moved[n:]])
             members = np.concatenate([added, now[:n][differs], now[n:]])
             if len(members) <= len(moved):
-                return cls(cluster, moved, True, members, len(added))
-        return cls(cluster, moved, False, moved, len(moved))
+                return cls(cluster, len(moved), True, members, len(added))
+        return cls(cluster, len(moved), False, moved, len(moved))
 
     @property
     def kind(self) -> tuple[int, int]:
@@ -140,7 +140,7 @@ class Batch:
                 "flags": flags[candidate.cluster],
                 "member_first": len(members),
                 "members": len(places),
-                **words_of("divisor", loss.quantiser.divisor * len(candidate.connections)),
+                **words_of("divisor", loss.quantiser.divisor * candidate.n_neurons),
             }
             heads.append([head[name] for name in CANDIDATE])
             start, n_added = starts[candidate.kind], candidate.n_added

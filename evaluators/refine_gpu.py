@@ -174,7 +174,7 @@ class GpuRefiner:
                 candidate = Candidate.of(k, moved, self.wiring[k])
                 if not batch.add(candidate):
                     if not batch.candidates and step == chain.step:
-                        self._try_here(chain, candidate)
+                        self._try_here(chain, k, moved)
                         chain.looked = step + 1
                     break
                 asked.append((step, len(batch.candidates) - 1))
@@ -204,22 +204,26 @@ class GpuRefiner:
                 sums += self.sums[candidate.cluster]
             for sign, _ in candidate.changes:
                 sums += sign * next(votes).sums
-            self._try(chain, candidate, sums)
+            (draws,) = Draws.of(self.job.seed, [candidate.cluster], [step])
+            moved = propose(self.job, candidate.cluster, draws, self.wiring[candidate.cluster])
+            assert moved is not None  # as when it was judged
+            self._try(chain, candidate.cluster, moved, sums)
             gpu_check.check_loss(loss, chain.loss.current)
             chain.go_on(step)
 
-    def _try_here(self, chain: _Chain, candidate: Candidate) -> None:
+    def _try_here(self, chain: _Chain, cluster: int, moved: NDArray[np.int32]) -> None:
         """Try a move that no launch has room for: its neurons are launched in several."""
-        whole = lone_cluster(candidate.cluster, candidate.connections)
+        whole = lone_cluster(cluster, moved)
         (votes,) = self.evaluator.cluster_votes([whole], self.job.reading)
-        self._try(chain, candidate, votes.sums)
+        self._try(chain, cluster, moved, votes.sums)
 
-    def _try(self, chain: _Chain, candidate: Candidate, sums: NDArray[np.int64]) -> None:
+    def _try(
+        self, chain: _Chain, cluster: int, moved: NDArray[np.int32], sums: NDArray[np.int64]
+    ) -> None:
         """Make a move if its loss, computed here from its sums of votes, lets it be kept."""
-        k, n_neurons = candidate.cluster, len(candidate.connections)
-        if chain.loss.try_row(k, sums, n_neurons, self.job.sampled):
-            self.wiring[k], self.sums[k] = candidate.connections, sums
-            self.base[k] = base_of(sums, self.job.cells.packed)
+        if chain.loss.try_row(cluster, sums, len(moved), self.job.sampled):
+            self.wiring[cluster], self.sums[cluster] = moved, sums
+            self.base[cluster] = base_of(sums, self.job.cells.packed)
 
     def _widest(self) -> int:
         """Return how many bits a neuron may have after the next moves: one may come."""

@@ -68,7 +68,7 @@ BLOCKS = Work(
     bits=(2, 40),
 )
 REFINED = Work({"mode": "quad_weighted", "vote": "mean"}, bits=(3,), moves=6)
-SOFTMAX = Work({"vote": "confidence", "temperature": 0.3}, bits=(3,), head="classes", moves=4)
+SOFTMAX = Work({"vote": "confidence", "temperature": 0.3}, bits=(3,), head="classes", moves=2)
 WORKS = {
     "dense": DENSE,
     "wide": WIDE,
@@ -256,7 +256,7 @@ MUTANTS = {
     "one example too many is judged": Mutant(
         "if (e < n_examples) {\n    const int32_t steps",
         "if (e <= n_examples) {\n    const int32_t steps",
-        "votes",
+        "address",
         SOFTMAX,
     ),
     "a half is rounded down": Mutant(
