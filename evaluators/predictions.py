@@ -138,3 +138,63 @@ def most_probable_codes(log_odds: NDArray[np.float64], n_outputs: int) -> NDArra
         else:
             cost = cost + of_zero
     return best
+
+
+def drawn(log_weights: NDArray[np.float64], rng: np.random.Generator) -> int:
+    """Return an index drawn with probabilities in proportion to ``exp(log_weights)``."""
+    # The Gumbel-max trick (Gumbel, "Statistical theory of extreme values", 1954, section 4).
+    return int((log_weights + rng.gumbel(size=len(log_weights))).argmax())
+
+
+def drawn_code(log_odds: NDArray[np.float64], n_outputs: int, rng: np.random.Generator) -> int:
+    """Return a code below ``n_outputs`` drawn by its probability under the ``bits`` head.
+
+    Args:
+        log_odds: That each bit is 1, most significant first, ``float64[K]``.
+        n_outputs: ``V``; a step per bit, whatever its size.
+        rng: Source of randomness; ``K`` draws are made.
+    """
+    n_bits = len(log_odds)
+    log_zero, log_one = -softplus(log_odds), -softplus(-log_odds)
+    digits = [n_outputs >> (n_bits - 1 - k) & 1 for k in range(n_bits)]
+    # What the bits from k on weigh, in all, if those before are the digits of n_outputs.
+    below = np.full(n_bits + 1, -np.inf)
+    for k in range(n_bits - 1, -1, -1):
+        if digits[k]:
+            below[k] = np.logaddexp(log_zero[k], log_one[k] + below[k + 1])
+        else:
+            below[k] = log_zero[k] + below[k + 1]
+    code, tight = 0, n_outputs < 1 << n_bits
+    for k, draw in enumerate(-rng.exponential(size=n_bits)):  # logarithms of uniform draws
+        log_p = log_one[k]
+        if tight:
+            log_p = log_p + below[k + 1] - below[k] if digits[k] else -np.inf
+        bit = int(draw < log_p)
+        code, tight = 2 * code + bit, tight and bit == digits[k]
+    return code
+
+
+def drawn_chain(
+    log_odds_after: Callable[[int, int], float],
+    n_bits: int,
+    n_outputs: int,
+    temperature: float,
+    rng: np.random.Generator,
+) -> int:
+    """Return a code drawn bit by bit under ``chained_bits``.
+
+    Args:
+        log_odds_after: Given a bit ``k`` and those before it as a number, the log-odds of a 1.
+        n_bits: ``K``.
+        n_outputs: ``V``.
+        temperature: What log-odds are divided by; 0 takes the more probable side.
+        rng: Source of randomness; ``K`` draws are made.
+    """
+    code = 0
+    for k, draw in enumerate(rng.logistic(size=n_bits)):  # below x as often as expit(x) says
+        bit = 0
+        if not decided(np.array([code]), n_bits, n_outputs, k)[0]:
+            odds = log_odds_after(k, code)
+            bit = int(odds > 0 if not temperature else draw < odds / temperature)
+        code = 2 * code + bit
+    return code

@@ -1,4 +1,4 @@
-"""The command ``optuna-wnn``: init, run, sweep, report, export, predict."""
+"""The command ``optuna-wnn``: init, run, sweep, report, export, predict, generate."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from optuna_wnn.leaderboard import best_run
 from optuna_wnn.leaderboard import has_sweep
 from optuna_wnn.leaderboard import leaderboard
 from optuna_wnn.leaderboard import leaderboard_table
+from optuna_wnn.models import generated_text
 from optuna_wnn.models import prediction_table
 from optuna_wnn.models import read_inputs
 from optuna_wnn.models import trained_winner
@@ -194,6 +195,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--output", metavar="FILE.csv", type=Path, help="instead of the screen")
     predict.set_defaults(command=_predict)
+
+    generate = commands.add_parser("generate", help="write on from a text with a trained network")
+    generate.add_argument("model", metavar="MODEL.npz")
+    generate.add_argument(
+        "config",
+        metavar="CONFIG.yaml",
+        type=Path,
+        nargs="?",
+        help="of the network's run, which says what a token is (default: a byte)",
+    )
+    generate.add_argument("--prompt", required=True, metavar="TEXT", help="what to begin with")
+    generate.add_argument("-n", type=int, default=200, help="how many tokens (default: 200)")
+    generate.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="below 1 for the probable, above 1 for the surprising (default: 1)",
+    )
+    generate.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    generate.set_defaults(command=_generate)
     return parser
 
 
@@ -374,6 +396,16 @@ def _predict(chosen: argparse.Namespace) -> None:
     lines = list(table)
     write_atomically(chosen.output, "".join(f"{line}\n" for line in lines).encode())
     print(f"{chosen.output}: {len(lines) - 1} predictions")
+
+
+def _generate(chosen: argparse.Namespace) -> None:
+    if chosen.seed < 0:
+        raise InputError(f"--seed {chosen.seed}: give 0 or more")
+    network = RAMNetwork.load(chosen.model)
+    added = generated_text(
+        network, chosen.config, chosen.prompt, chosen.n, chosen.temperature, chosen.seed
+    )
+    print(f"{chosen.prompt}{added}")
 
 
 if __name__ == "__main__":

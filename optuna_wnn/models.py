@@ -16,7 +16,9 @@ from optuna_wnn.errors import InputError
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.network import RAMNetwork
 from optuna_wnn.sources import load_config
+from optuna_wnn.tasks import check_options
 from optuna_wnn.tasks import load_task
+from optuna_wnn.tasks.text import text_code
 
 
 _VALUES_AT_ONCE: Final = 1 << 24  # probabilities that are held at a time
@@ -79,6 +81,45 @@ def read_inputs(path: Path, part: str) -> tuple[NDArray[Any], NDArray[np.int64] 
     raise InputError(
         f"{path}: give the configuration of a run (*.yaml) or an array of inputs (*.npy)"
     )
+
+
+def generated_text(
+    network: RAMNetwork,
+    config: Path | None,
+    prompt: str,
+    n: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> str:
+    """Return what may follow a text; see :meth:`RAMNetwork.generate`.
+
+    Args:
+        network: Trained on text.
+        config: The configuration of its run, which says what a token is; without, it is a byte.
+        prompt: The text to begin with.
+        n: How many tokens to generate.
+        temperature: What log-probabilities are divided by.
+        seed: What the draws derive from.
+
+    Raises:
+        InputError: If the network, the configuration and the prompt do not go together.
+    """
+    kind: str = "python-docs"
+    options: dict[str, Any] = {}
+    if config is not None:
+        task = load_config(config).task
+        kind, options = task.kind, task.options
+        check_options(kind, options)
+    code = text_code(kind, options)
+    if len(code.seen) != network.n_outputs:
+        raise InputError(
+            f"{config or 'bytes'}: {len(code.seen)} tokens are not the {network.n_outputs} that "
+            "the network predicts; give the configuration of its run"
+        )
+    targets = network.generate(
+        code.targets(prompt), n, temperature=temperature, seed=seed, seen=code.seen
+    )
+    return code.text(targets)
 
 
 def prediction_table(

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from dataclasses import replace
 from functools import cached_property
+from functools import partial
 from threading import Event
 from typing import Any
 from typing import Final
@@ -40,11 +41,14 @@ from optuna_wnn.evaluators.tables import unwritten_vote
 from optuna_wnn.genome import DIMENSIONS
 from optuna_wnn.genome import Genome
 from optuna_wnn.memory import MemorySettings
+from optuna_wnn.tasks.base import Codes
 from optuna_wnn.tasks.base import Examples
 from optuna_wnn.tasks.base import Head
 from optuna_wnn.tasks.base import Task
 from optuna_wnn.tasks.given import checked_targets
+from optuna_wnn.tasks.given import n_context
 from optuna_wnn.tasks.given import packed_inputs
+from optuna_wnn.tasks.text import windows
 
 
 MOST_CODES: Final = 1 << 13  # outcomes whose probabilities are listed where clusters are bits
@@ -292,6 +296,82 @@ class RAMNetwork:
             inputs, self._task.n_clusters, lambda block: 1 / (1 + np.exp(-self._log_odds(block).T))
         )
 
+    def generate(
+        self,
+        prompt: NDArray[np.integer[Any]],
+        n: int,
+        *,
+        temperature: float = 1.0,
+        seed: int = 0,
+        seen: Codes | None = None,
+    ) -> NDArray[np.int64]:
+        """Return what may follow a text, target after target, ``int64[n]``.
+
+        Each is drawn by its probability, and then is part of what the next one is predicted
+        from. Inputs are those of the text tasks: the codes of the tokens before, oldest first.
+
+        Args:
+            prompt: Targets to begin with, ``int[L]`` in ``[0, V)``; the last ones are seen.
+            n: How many to generate.
+            temperature: Log-probabilities are divided by it; above 1 makes rare targets commoner,
+                and 0 always takes the most probable one. Under ``chained_bits`` this is done bit
+                by bit.
+            seed: What the draws derive from.
+            seen: The code of every target as an input, ``int64[V]``; the target itself by
+                default. See :func:`optuna_wnn.tasks.text.text_code`.
+
+        Raises:
+            InputError: If the network is none of text, it is not trained, or the prompt is too
+                short or has other targets.
+        """
+        width = max(1, (self.n_outputs - 1).bit_length())
+        context, rest = divmod(n_context(self._task), width)
+        if self.head == "classes" or rest or not context:
+            raise InputError(
+                "network.generate: its inputs are not the codes of targets; it needs the network "
+                "of a text"
+            )
+        if n < 0 or not 0 <= temperature < np.inf:
+            raise InputError(
+                f"network.generate: n is {n} and temperature {temperature}; both must be 0 or more"
+            )
+        given = np.asarray(prompt)
+        if given.ndim != 1 or given.dtype.kind not in "iu" or len(given) < context:
+            raise InputError(
+                f"network.generate: the prompt has {given.size} targets, and {context} are seen; "
+                "give more"
+            )
+        if given.min() < 0 or given.max() >= self.n_outputs:
+            raise InputError(f"network.generate: the prompt is not all in [0, {self.n_outputs})")
+        rng = np.random.default_rng(seed)
+        targets = np.zeros(context + n, np.int64)
+        targets[:context] = given[-context:]
+        for i in range(n):
+            window = windows(targets[i : i + context + 1], context, width, seen).inputs
+            words = packed_inputs(self._task, window)
+            targets[context + i] = self._drawn(words, temperature, rng)
+        return targets[context:]
+
+    def _drawn(
+        self, words: NDArray[np.uint64], temperature: float, rng: np.random.Generator
+    ) -> int:
+        """Return a target drawn by the probabilities of one example."""
+        if self.head == "chained_bits":
+            n_bits = self._task.n_clusters
+
+            def log_odds(bit: int, prefix: int) -> float:
+                asked = words.copy()
+                flip_bits(asked, np.array([prefix]), bit, self._task)
+                return float(self._log_odds(asked, bit, bit + 1)[0, 0])
+
+            return predictions.drawn_chain(log_odds, n_bits, self.n_outputs, temperature, rng)
+        if not temperature:
+            return int(self.predict(words)[0])
+        if self.head == "bits":
+            odds = self._log_odds(words)[:, 0] / temperature
+            return predictions.drawn_code(odds, self.n_outputs, rng)
+        return predictions.drawn(self._log_probabilities(words)[0] / temperature, rng)
+
     @property
     def lists_probabilities(self) -> bool:
         """Whether :meth:`predict_proba` can list the probabilities of all targets."""
@@ -379,9 +459,7 @@ class RAMNetwork:
             from optuna_wnn.evaluators.table_kernels import TableReader
 
             return TableReader(tables, self.genome).sums
-        return lambda clusters, words: plain_sums(
-            tables, self.genome, self.n_inputs, clusters, words
-        )
+        return partial(plain_sums, tables, self.genome, self.n_inputs)
 
     def _by_block(self, inputs: NDArray[Any], width: int, function: Block) -> NDArray[Any]:
         """Return what a function gives for all examples, some of them at a time."""

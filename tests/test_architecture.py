@@ -22,7 +22,7 @@ FLOORS = [
         "space crew evaluators network report schema sweep_config sweep_file axes leaderboard",
         "samplers traces figures notes models",
         "chain phases plan sweep dashboard pages",
-        "console cli",
+        "console cli sklearn",
     )
 ]
 # What is allowed within a floor, besides a package importing from itself.
@@ -66,6 +66,7 @@ LIBRARIES = {
     "optuna": {
         *("rdb", "store", "storages", "journal", "space", "crew", "report", "models"),
         *("samplers", "chain", "phases", "sweep", "axes", "leaderboard", "traces", "dashboard"),
+        "sklearn",
     },
     "numba": {"evaluators"},
     "llvmlite": {"evaluators"},
@@ -73,6 +74,7 @@ LIBRARIES = {
     "tiktoken": {"tasks"},
     "plotly": {"figures", "pages", "dashboard"},
     "optuna_dashboard": {"dashboard"},
+    "sklearn": {"sklearn"},
 }
 # Names of Optuna that are private: `store` alone spells them.
 PRIVATE = {"_storage", "_trial_id", "_study_id", "_get_trials"}

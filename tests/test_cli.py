@@ -69,7 +69,11 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["init"], ["schema"], ["run"], ["sweep"], ["report"], ["export"], ["predict"]]
+    "words",
+    [
+        *([], ["init"], ["schema"], ["run"], ["sweep"]),
+        *(["report"], ["export"], ["predict"], ["generate"]),
+    ],
 )
 def test_help_is_there_for_every_command(
     words: list[str], capsys: pytest.CaptureFixture[str]
@@ -280,6 +284,28 @@ def test_predict_writes_a_table(inside: Path, capsys: pytest.CaptureFixture[str]
     assert main(["predict", "model.npz", "inputs.npy", "--output", "out.csv"]) == 0
     assert capsys.readouterr().out == "out.csv: 2 predictions\n"
     assert (inside / "out.csv").read_text().splitlines()[0] == "example,prediction,probability"
+
+
+def test_generate_writes_on_from_a_text(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "tiny", "model.npz"]) == 0
+    capsys.readouterr()
+    words = ["generate", "model.npz", "run.yaml", "--prompt", "the c", "-n", "12", "--seed"]
+    told = []
+    for seed in ("1", "1", "2"):
+        assert main([*words, seed]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1] != told[2]
+    assert told[0].startswith("the c")
+    assert main(["generate", "model.npz", *words[3:], "1"]) == 0  # bytes without a configuration
+    assert capsys.readouterr().out == told[0]
+    Path("words.yaml").write_text(CONFIG.replace("context", "tokenizer: words, context"))
+    for wrong, hint in (
+        (["model.npz", "run.yaml", "--prompt", ""], "the prompt has 0 targets"),
+        (["model.npz", "words.yaml", "--prompt", "the c"], "are not the 256"),
+        (["model.npz", "run.yaml", "--prompt", "the c", "--seed", "-1"], "--seed -1"),
+    ):
+        assert main(["generate", *wrong]) == 2
+        assert hint in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -138,6 +139,15 @@ def test_a_network_survives_a_file(head: Head, tmp_path: Path) -> None:
     assert (loaded.head, loaded.memory) == (head, memory)
     assert (loaded.temperature, loaded.n_trained) == (network.temperature, len(task.train))
     assert loaded.size_kib == network.size_kib
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_network_that_has_predicted_survives_a_pickle(compiled: bool) -> None:
+    task = make_task("classes")
+    network = trained(task, MemorySettings(), compiled=compiled)
+    expected = network.predict_proba(task.test.inputs)
+    copy = pickle.loads(pickle.dumps(network))
+    assert np.array_equal(copy.predict_proba(task.test.inputs), expected)
 
 
 def test_a_fitted_temperature_travels_with_the_model(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ import pytest
 import optuna_wnn
 import optuna_wnn.evaluators
 import optuna_wnn.samplers
+import optuna_wnn.sklearn
 from optuna_wnn.schema import PAGES
 from optuna_wnn.schema import keys
 from optuna_wnn.schema import with_key_table
 
 
 ROOT = Path(__file__).parent.parent
-MODULES = (optuna_wnn, optuna_wnn.samplers, optuna_wnn.evaluators)
+MODULES = (optuna_wnn, optuna_wnn.samplers, optuna_wnn.evaluators, optuna_wnn.sklearn)
 NAMES = [
     pytest.param(module, name, id=f"{module.__name__}.{name}")
     for module in MODULES

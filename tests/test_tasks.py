@@ -23,7 +23,9 @@ from optuna_wnn.tasks.base import pack_bits
 from optuna_wnn.tasks.base import unpack_bits
 from optuna_wnn.tasks.baselines import unigram
 from optuna_wnn.tasks.checks import cut_points
-from optuna_wnn.tasks.tabular import thermometer
+from optuna_wnn.tasks.encoding import Thermometer
+from optuna_wnn.tasks.encoding import learn_encoding
+from optuna_wnn.tasks.encoding import packed
 from optuna_wnn.tasks.text import windows
 
 
@@ -128,15 +130,43 @@ def two_classes(n: int = 40) -> dict[str, Any]:
 
 
 def test_a_thermometer_counts_the_thresholds_below_a_value() -> None:
-    inputs = thermometer(np.array([[1.0, 9.0], [2.5, 5.0]]), np.array([[1.0, 2.0], [5.0, 7.0]]))
+    code = Thermometer(np.array([[1.0, 2.0], [5.0, 7.0]]))
+    inputs = packed(code, np.array([[1.0, 9.0], [2.5, 5.0]]))
     assert unpack_bits(inputs, 4).tolist() == [[0, 0, 1, 1], [1, 1, 0, 0]]
+
+
+def test_a_binary_code_numbers_equal_parts_of_the_training_range() -> None:
+    code = learn_encoding("binary", np.array([[0.0, 7.0], [8.0, 7.0]]), 2)
+    values = np.array([[0.0, 7.0], [3.9, 7.0], [4.0, 6.0], [8.0, 9.0], [-5.0, 7.0], [99.0, 7.0]])
+    numbers = code.bits(values)[:, :2] @ [2, 1]
+    assert numbers.tolist() == [0, 1, 2, 3, 0, 3]
+    assert code.bits(values[:3])[:, 2:].tolist() == [[False, False]] * 3  # it never varied
 
 
 def test_a_long_table_is_coded_as_its_rows_are() -> None:
     features = np.random.default_rng(0).random((5000, 3))
-    levels = np.array([[0.2, 0.8]] * 3)
-    inputs = thermometer(features, levels)
-    assert np.array_equal(inputs[4990:], thermometer(features[4990:], levels))
+    code = Thermometer(np.array([[0.2, 0.8]] * 3))
+    inputs = packed(code, features)
+    assert np.array_equal(inputs[4990:], packed(code, features[4990:]))
+
+
+@given(
+    hnp.arrays(np.float64, (5, 2), elements=st.floats(allow_nan=False, allow_infinity=False)),
+    st.integers(1, 32),
+)
+def test_a_larger_value_never_has_a_smaller_binary_code(x: NDArray[Any], n_bits: int) -> None:
+    code = learn_encoding("binary", x, n_bits)
+    numbers = code.bits(np.sort(x, axis=0))[:, :n_bits] @ 2.0 ** np.arange(n_bits)[::-1]
+    assert (np.diff(numbers) >= 0).all()
+    assert numbers[0] == 0
+
+
+def test_a_table_may_be_coded_in_binary(tmp_path: Path) -> None:
+    path = save(tmp_path / "t.npz", x=np.arange(64)[:, None] % 4, y=np.arange(64) % 4)
+    task = load_task("tabular", path=path, thresholds=2, encoding="binary")
+    assert np.array_equal(unpack_bits(task.train.inputs, 2) @ [2, 1], task.train.targets)
+    with pytest.raises(InputError, match=r"task\.thresholds: 33 bits"):
+        load_task("tabular", path=path, thresholds=33, encoding="binary")
 
 
 def test_uniform_thresholds_divide_the_range(tmp_path: Path) -> None:

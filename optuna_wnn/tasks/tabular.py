@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 from optuna_wnn.errors import InputError
 from optuna_wnn.tasks.base import Examples
 from optuna_wnn.tasks.base import Task
-from optuna_wnn.tasks.base import pack_bits
 from optuna_wnn.tasks.baselines import unigram
 from optuna_wnn.tasks.checks import cut_points
+from optuna_wnn.tasks.checks import one_of
 from optuna_wnn.tasks.checks import read_file
 from optuna_wnn.tasks.checks import shares
 from optuna_wnn.tasks.checks import whole_number
+from optuna_wnn.tasks.encoding import ENCODINGS
+from optuna_wnn.tasks.encoding import learn_encoding
+from optuna_wnn.tasks.encoding import packed
 
 
 Array = NDArray[Any]
 Rows = tuple[Array, Array]  # features [E, F] and labels [E]
-ENCODINGS: Final = ("quantile", "uniform")
 _DAMAGED: Final = (
     ValueError,
     OSError,
@@ -37,7 +39,6 @@ _DAMAGED: Final = (
     zipfile.BadZipFile,
     zlib.error,
 )
-_BLOCK: Final = 4096  # rows encoded at a time: bounds the unpacked bits in memory
 
 
 def tabular_task(
@@ -55,14 +56,15 @@ def tabular_task(
     A ``.npz`` file has the arrays ``x`` (a row, or a picture, per example) and ``y``; or
     ``x_train``, ``y_train``, ``x_test`` and ``y_test``, whose test part is kept as it is.
 
-    Every feature becomes ``thresholds`` bits: bit ``t`` says that the value is above the
-    ``t``-th threshold, thresholds ascending.
+    Every feature becomes ``thresholds`` bits. Of a thermometer, bit ``t`` says that the value is
+    above the ``t``-th threshold, thresholds ascending.
 
     Args:
         path: The file.
         thresholds: Input bits per feature.
         encoding: Where the thresholds lie: ``quantile`` cuts the training values of each
-            feature into equally many, ``uniform`` cuts their range into equal lengths.
+            feature into equally many, ``uniform`` cuts their range into equal lengths; or
+            ``binary``: no thermometer, but the value's place in that range as a binary number.
         split: Shares of train, validation and test, drawn at random; of a file with a test
             part of its own, the first two divide the rest.
         seed: What decides which row goes where.
@@ -73,8 +75,7 @@ def tabular_task(
     thresholds = whole_number("thresholds", thresholds, 1)
     seed = whole_number("seed", seed, 0)
     train_share, validation_share, _ = shares(split)
-    if encoding not in ENCODINGS:
-        raise InputError(f"task.encoding: {encoding!r} is not one of {', '.join(ENCODINGS)}")
+    one_of("encoding", encoding, ENCODINGS)
 
     table, own_test = _read(path)
     features = np.concatenate([table[0], own_test[0]]) if own_test else table[0]
@@ -98,54 +99,24 @@ def tabular_task(
             "give rows of two classes or more"
         )
 
-    levels = _thresholds(features[parts[0]], thresholds, encoding)
+    code = learn_encoding(encoding, features[parts[0]], thresholds)
     train, validation, test = (
-        Examples(thermometer(features[rows], levels), targets[rows]) for rows in parts
+        Examples(packed(code, features[rows]), targets[rows]) for rows in parts
     )
     return Task(
         name=Path(path).stem,
         head="classes",
-        n_inputs=levels.size,
+        n_inputs=features.shape[1] * thresholds,
         n_outputs=len(classes),
         train=train,
         validation=validation,
         test=test,
-        input_groups=(len(levels), thresholds),
+        input_groups=(features.shape[1], thresholds),
         baselines={
             "uniform": math.log(len(classes)),
             "prior": unigram(train.targets, test.targets, len(classes)),
         },
     )
-
-
-def _thresholds(features: Array, count: int, encoding: str) -> NDArray[np.float64]:
-    """Return where the features ``[E, F]`` are cut, ascending: ``float64[F, count]``."""
-    steps: NDArray[np.float64] = np.arange(1, count + 1) / (count + 1)
-    levels: NDArray[np.float64]
-    if encoding == "quantile":
-        levels = np.quantile(features, steps, axis=0).T
-    else:
-        low, high = features.min(0).astype(np.float64), features.max(0).astype(np.float64)
-        levels = low[:, None] + (high - low)[:, None] * steps
-    return levels.astype(np.float64)
-
-
-def thermometer(features: Array, thresholds: NDArray[np.float64]) -> NDArray[np.uint64]:
-    """Return the packed thermometer code of every row.
-
-    Args:
-        features: ``[E, F]`` numbers.
-        thresholds: ``float64[F, T]``, ascending along ``T``.
-
-    Returns:
-        ``uint64[E, ceil(F * T / 64)]``; input ``f * T + t`` is 1 where feature ``f`` is above
-        its threshold ``t``.
-    """
-    blocks = [
-        pack_bits((features[i : i + _BLOCK, :, None] > thresholds).reshape(-1, thresholds.size))
-        for i in range(0, len(features), _BLOCK)
-    ]
-    return np.concatenate(blocks)
 
 
 def _read(path: Any) -> tuple[Rows, Rows | None]:

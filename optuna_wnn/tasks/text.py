@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from typing import Final
@@ -33,6 +35,7 @@ from optuna_wnn.tasks.codes import code_tables
 from optuna_wnn.tasks.kneser_ney import kneser_ney
 from optuna_wnn.tasks.tokenizers import Bytes
 from optuna_wnn.tasks.tokenizers import Ids
+from optuna_wnn.tasks.tokenizers import Tokenizer
 from optuna_wnn.tasks.tokenizers import create_tokenizer
 
 
@@ -107,8 +110,83 @@ def text_task(
         InputError: If an option is wrong; a file is missing, too short or not UTF-8; or what the
             tokenizer needs is missing.
     """
-    one_of("lines", lines, LINES)
     kept = open_cache(cache)
+    reader, parts, n_tokens = _tokens(kept, path, tokenizer, vocabulary, lines, split, first)
+    place = path["train"] if isinstance(path, Mapping) else path
+    first_file = place[0] if isinstance(place, list | tuple) else place
+    return _task(
+        Path(first_file).stem,
+        _shown(place),
+        reader.unit,
+        parts,
+        n_tokens,
+        code,
+        context,
+        head,
+        kept,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class TextCode:
+    """How text becomes the targets of a task, and back.
+
+    Attributes:
+        tokenizer: Between text and token ids.
+        predicted: Target of every token id, ``int64[V]``: a permutation.
+        seen: Code of every *target* as an input, ``int64[V]``.
+    """
+
+    tokenizer: Tokenizer
+    predicted: Codes
+    seen: Codes
+
+    @classmethod
+    def of_tokens(cls, tokenizer: Tokenizer, seen: Codes, predicted: Codes) -> TextCode:
+        """Return the code where inputs and targets are such codes of token ids."""
+        return cls(tokenizer, predicted, seen[np.argsort(predicted)])
+
+    def targets(self, text: str) -> Codes:
+        """Return the targets that a text is made of, ``int64[L]``."""
+        targets: Codes = self.predicted[self.tokenizer.encode(text)]
+        return targets
+
+    def text(self, targets: Codes) -> str:
+        """Return the text of targets."""
+        return self.tokenizer.decode(np.argsort(self.predicted)[targets])
+
+
+def text_code(kind: str, options: Mapping[str, Any]) -> TextCode:
+    """Return how text becomes the targets of a task, and back.
+
+    Args:
+        kind: ``python-docs`` or ``text``.
+        options: What the task of this kind was made with; its files are read where the
+            vocabulary or the codes come from them.
+
+    Raises:
+        InputError: If the task is none of text, or as :func:`text_task`.
+    """
+    if kind == "python-docs":
+        return TextCode.of_tokens(Bytes(), np.arange(256), np.arange(256))
+    if kind != "text":
+        raise InputError(f"task.kind: {kind} is no text; give the configuration of a text")
+    bound = inspect.signature(text_task).bind(**options)
+    bound.apply_defaults()
+    given = bound.arguments
+    one_of("code", given["code"], CODES)
+    options_of_tokens = (
+        given[n] for n in ("path", "tokenizer", "vocabulary", "lines", "split", "first")
+    )
+    tokenizer, parts, n_tokens = _tokens(open_cache(given["cache"]), *options_of_tokens)
+    return TextCode.of_tokens(tokenizer, *code_tables(given["code"], parts["train"], n_tokens))
+
+
+def _tokens(
+    kept: Cache, path: Any, tokenizer: Any, vocabulary: Any, lines: Any, split: Any, first: Any
+) -> tuple[Tokenizer, dict[Part, Ids], int]:
+    """Return the tokens of each part of a text, of which vocabulary, and its size."""
+    one_of("lines", lines, LINES)
     reader = create_tokenizer(tokenizer, vocabulary, kept)
     limits = _limits(first)
 
@@ -130,20 +208,7 @@ def text_task(
     else:
         parts = _cut(_shown(path), reader.unit, read(path), split)
     parts = {part: ids[: limits.get(part)] for part, ids in parts.items()}
-    parts, n_tokens = reader.close(parts)
-    place = path["train"] if isinstance(path, Mapping) else path
-    first_file = place[0] if isinstance(place, list | tuple) else place
-    return _task(
-        Path(first_file).stem,
-        _shown(place),
-        reader.unit,
-        parts,
-        n_tokens,
-        code,
-        context,
-        head,
-        kept,
-    )
+    return reader, *reader.close(parts)
 
 
 def _task(

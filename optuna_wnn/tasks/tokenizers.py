@@ -42,6 +42,10 @@ class Tokenizer(ABC):
         """Return the ids of a text's tokens, ``int[L]``."""
 
     @abstractmethod
+    def decode(self, ids: Ids) -> str:
+        """Return the text of ids of the vocabulary, once it is closed."""
+
+    @abstractmethod
     def close(self, parts: Mapping[Part, Ids]) -> tuple[dict[Part, Ids], int]:
         """Return the ids of all parts and the size ``V`` of the vocabulary that they are of.
 
@@ -59,6 +63,10 @@ class Bytes(Tokenizer):
         """Return the bytes of a text."""
         return np.frombuffer(text.encode(), np.uint8)
 
+    def decode(self, ids: Ids) -> str:
+        """Return the text of bytes; what is not UTF-8 is replaced."""
+        return ids.astype(np.uint8).tobytes().decode(errors="replace")
+
     def close(self, parts: Mapping[Part, Ids]) -> tuple[dict[Part, Ids], int]:
         """Return the bytes as they are; the vocabulary is that of all bytes."""
         return dict(parts), 256
@@ -75,12 +83,18 @@ class Words(Tokenizer):
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {UNKNOWN: 0}
+        self._words: list[str] = []  # of the vocabulary, once it is closed
 
     def encode(self, text: str) -> Ids:
-        """Return the words of a text, numbered as they come."""
-        seen = self._seen
-        words = re.findall(r"\n|\S+", text)
+        """Return the words of a text, numbered as they come; once closed, by the vocabulary."""
+        seen, words = self._seen, re.findall(r"\n|\S+", text)
+        if self._words:
+            return np.array([seen.get(word, seen[UNKNOWN]) for word in words], np.uint32)
         return np.array([seen.setdefault(word, len(seen)) for word in words], np.uint32)
+
+    def decode(self, ids: Ids) -> str:
+        """Return words with a space between them, but at the ends of lines."""
+        return " ".join(self._words[i] for i in ids.tolist()).replace(" \n ", "\n")
 
     def close(self, parts: Mapping[Part, Ids]) -> tuple[dict[Part, Ids], int]:
         """Return ids of the vocabulary; what is not in the training part is ``<unk>``."""
@@ -90,6 +104,7 @@ class Words(Tokenizer):
         words = sorted(word for word, i in self._seen.items() if known[i])
         ids = np.full(len(self._seen), words.index(UNKNOWN), np.uint32)
         ids[[self._seen[word] for word in words]] = np.arange(len(words), dtype=np.uint32)
+        self._words, self._seen = words, {word: i for i, word in enumerate(words)}
         return {part: ids[seen] for part, seen in parts.items()}, len(words)
 
 
@@ -123,6 +138,11 @@ class GPT2(Tokenizer):
             return self._encoded(text)
         sources = (text.encode(), *self._files)
         return self._cache.get("gpt2", sources, lambda: self._encoded(text))
+
+    def decode(self, ids: Ids) -> str:
+        """Return the text of byte pairs; what is not UTF-8 is replaced."""
+        text: str = self._encoding.decode(ids.tolist())
+        return text
 
     def close(self, parts: Mapping[Part, Ids]) -> tuple[dict[Part, Ids], int]:
         """Return the ids as they are, and the size of the vocabulary in the files."""
