@@ -16,6 +16,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from optuna_wnn import report
+from optuna_wnn.config import DIRECTIONS
+from optuna_wnn.config import METRICS
 from optuna_wnn.config import PhaseSection
 from optuna_wnn.config import RunConfig
 from optuna_wnn.crew import Crew
@@ -46,8 +48,6 @@ from optuna_wnn.tasks import Task
 from optuna_wnn.workers import this_worker
 
 
-DIRECTIONS: Final = ("minimize", "maximize")
-METRICS: Final = ("cross-entropy", "accuracy")
 _READY: Final = "ready"
 _MAKER: Final = "maker"
 _MAKER_PATIENCE: Final = 60.0  # seconds in which a maker adds at least one trial
@@ -183,9 +183,10 @@ class StudyChain:
     def open(self, index: int, before: optuna.Study | None) -> optuna.Study:
         """Return a phase's study, created and seeded if it was not yet."""
         phase, name = self.config.phases[index], self.name(index)
+        n_objectives = self.config.fitness.n_objectives
         try:
             study = optuna.create_study(
-                study_name=name, storage=self.storage, directions=DIRECTIONS
+                study_name=name, storage=self.storage, directions=DIRECTIONS[:n_objectives]
             )
             is_maker = True
         except optuna.exceptions.DuplicatedStudyError:
@@ -208,7 +209,7 @@ class StudyChain:
             write_setting(study, _MAKER, this_worker())
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.set_metric_names(list(METRICS))
+                study.set_metric_names(list(METRICS[:n_objectives]))
             report.write_configuration(study, self._identity())
             self.spaces[index].write(study)
             report.write_input_groups(study, self.task.input_groups)

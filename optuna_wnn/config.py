@@ -50,6 +50,8 @@ Range = Annotated[
         {"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}]}
     ),
 ]
+METRICS: Final = ("cross-entropy", "accuracy", "KiB")
+DIRECTIONS: Final = ("minimize", "maximize", "minimize")
 Method = Literal["ga", "ts"]
 _DIMENSION: Final = {"enum": list(get_args(Dimension))}
 Free = Annotated[
@@ -122,14 +124,32 @@ class FitnessSection(Section):
 
     Attributes:
         calculator: How cross-entropy and accuracy make one order.
-        weights: Weights of cross-entropy and accuracy, each above 0; equal by default.
+        weights: Weights of cross-entropy, accuracy and, where it is one, size, each above 0; equal
+            by default.
         accuracy_floor: Accuracy, a share in [0, 1], under which a trial ranks behind all others;
             none by default.
+        size: Whether the memory of the trained network in KiB is a third objective: the smaller
+            the better. ``CE`` then only breaks ties by it; choose another calculator.
     """
 
     calculator: FitnessCalculatorType = FitnessCalculatorType.CE
-    weights: tuple[float, float] | None = None
+    weights: tuple[float, ...] | None = None
     accuracy_floor: float | None = None
+    size: Annotated[bool, Field(strict=True)] = False
+
+    @pydantic.model_validator(mode="after")
+    def _check_weights(self) -> FitnessSection:
+        if self.weights is not None and len(self.weights) != self.n_objectives:
+            raise InputError(
+                f"fitness.weights: {len(self.weights)} weights for {self.n_objectives} "
+                f"objectives ({', '.join(METRICS[: self.n_objectives])}); give one for each"
+            )
+        return self
+
+    @property
+    def n_objectives(self) -> int:
+        """How many of :data:`METRICS` a study has."""
+        return len(METRICS) if self.size else len(METRICS) - 1
 
     def build(self) -> Fitness:
         """Return the fitness that the section describes."""
@@ -358,6 +378,8 @@ class RunConfig(Section):
         for place in ("path", "vocabulary", "cache"):
             document["task"].pop(place, None)
         del document["search"]  # the phases have it
+        if not self.fitness.size:
+            del document["fitness"]["size"]  # as in runs that were started before there was one
         return document
 
 

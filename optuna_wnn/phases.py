@@ -219,7 +219,7 @@ class PhasedSearch:
     def _sizes(self, genome: Genome) -> dict[str, Any]:
         return {
             "neurons": genome.n_neurons,
-            "memory_kib": round(self.config.memory.kib(genome), 1),
+            report.SIZE: round(self.config.memory.kib(genome), 1),
         }
 
     def _evaluate_one(
@@ -275,7 +275,8 @@ class PhasedSearch:
         if threshold is not None:
             missed = threshold.highest - evaluation.accuracy
             attributes |= constraint_attributes([missed])
-        values = evaluation.cross_entropy, evaluation.accuracy
+        known = evaluation.cross_entropy, evaluation.accuracy, self.config.memory.kib(genome)
+        values = known[: self.config.fitness.n_objectives]
         if any(map(math.isnan, values)):
             finish_trial(study, trial, TrialState.FAIL, attributes=attributes)
         else:

@@ -13,12 +13,14 @@ from typing import Final
 import numpy as np
 import optuna
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 from rich.console import Group
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from optuna_wnn.config import DIRECTIONS
 from optuna_wnn.errors import InputError
 from optuna_wnn.fitness import Fitness
 from optuna_wnn.genome import Genome
@@ -36,7 +38,10 @@ from optuna_wnn.store.version import reads_storage
 
 SEEDED_FROM: Final = "seeded from"
 TEXTS: Final = ("study", "ended")  # headings of the final table; the others are of numbers
-HEADINGS: Final = ["study", "trials", "seconds", "CE", "accuracy", "test CE", "test acc.", "ended"]
+SIZE: Final = "memory_kib"  # a user attribute of trials
+HEADINGS: Final = [
+    *("study", "trials", "seconds", "CE", "accuracy", "test CE", "test acc.", "KiB", "ended"),
+]
 
 _RUN: Final = "run"
 _PHASE: Final = "phase"
@@ -176,6 +181,8 @@ class PhaseSummary:
         best_trial: Number of its best trial so far, or ``None`` before the first.
         validation: Cross-entropy and accuracy of that trial, on what guided the search.
         test: The same on the test part, or ``None`` if there is none.
+        size: KiB that the trained network of that trial takes; ``None`` before the first.
+        losses: Its objective values, signed so that lower is better; empty before the first.
     """
 
     study: str
@@ -185,6 +192,8 @@ class PhaseSummary:
     best_trial: int | None
     validation: tuple[float, float] | None
     test: tuple[float, float] | None
+    size: float | None = None
+    losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -228,7 +237,7 @@ def summarise(storage: BaseStorage, run: str) -> RunSummary:
     best = None
     if ended:
         values = [phases[i].validation or (0.0, 0.0) for i in ended]
-        losses = [(ce, -accuracy) for ce, accuracy in values]
+        losses = [phases[i].losses for i in ended]
         threshold = read_threshold(studies[-1])
         bar = threshold.highest if threshold is not None else 0.0
         missed = np.array([max(0.0, bar - accuracy) for _, accuracy in values])
@@ -300,7 +309,7 @@ def _phase(study: optuna.Study) -> PhaseSummary:
     best, test = attributes.get(_BEST, (None, None))
     if best is None:
         found = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        order = _fitness(study).order([(t.values[0], -t.values[1]) for t in found])
+        order = _fitness(study).order([_losses(trial) for trial in found])
         best = found[int(order[0])].number if found else None
     return PhaseSummary(
         study.study_name,
@@ -310,7 +319,21 @@ def _phase(study: optuna.Study) -> PhaseSummary:
         best,
         None if best is None else _pair(trials[best].values),
         _pair(test),
+        None if best is None else size_of(trials[best]),
+        () if best is None else _losses(trials[best]),
     )
+
+
+def _losses(trial: FrozenTrial) -> tuple[float, ...]:
+    """Return a trial's objective values, signed so that lower is better."""
+    signs = [-1.0 if direction == "maximize" else 1.0 for direction in DIRECTIONS]
+    return tuple(sign * value for sign, value in zip(signs, trial.values, strict=False))
+
+
+def size_of(trial: FrozenTrial) -> float | None:
+    """Return how many KiB the trained network of a trial takes, or ``None`` if it does not say."""
+    size = trial.user_attrs.get(SIZE)
+    return float(size) if isinstance(size, int | float) else None
 
 
 def _pair(values: Any) -> tuple[float, float] | None:
@@ -338,14 +361,15 @@ def rows(summary: RunSummary) -> list[list[str]]:
             f"{phase.seconds:.1f}",
             *_numbers(phase.validation),
             *_numbers(phase.test),
+            "" if phase.size is None else f"{phase.size:.1f}",
             phase.ended or "not yet",
         ]
         for phase in summary.phases
     ]
     if summary.first_test is not None:
-        found.append(["first random genome", *4 * [""], *_numbers(summary.first_test), ""])
+        found.append(["first random genome", *4 * [""], *_numbers(summary.first_test), "", ""])
     for name, cross_entropy in summary.baselines.items():
-        found.append([f"baseline: {name}", *4 * [""], f"{cross_entropy:.4f}", "", ""])
+        found.append([f"baseline: {name}", *4 * [""], f"{cross_entropy:.4f}", *3 * [""]])
     return found
 
 

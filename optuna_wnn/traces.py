@@ -34,6 +34,7 @@ class PhaseTrace:
         summary: What the phase came to.
         losses: Cross-entropy in nats per example, ``float64[T]``.
         accuracies: Accuracy in [0, 1], ``float64[T]``.
+        sizes: KiB that the trained network takes, ``float64[T]``; NaN where a trial does not say.
         feasible: Whether the accuracy reaches the phase's final bar, ``bool[T]``.
         bar: That bar, or ``None`` if there is none.
         genome: Genome of the phase's best trial so far, or ``None`` before the first.
@@ -44,6 +45,7 @@ class PhaseTrace:
     summary: report.PhaseSummary
     losses: NDArray[np.float64]
     accuracies: NDArray[np.float64]
+    sizes: NDArray[np.float64]
     feasible: NDArray[np.bool_]
     bar: float | None
     genome: Genome | None
@@ -104,7 +106,8 @@ def read_trace(storage: BaseStorage, run: str) -> RunTrace:
 def _phase(study: optuna.Study, summary: report.PhaseSummary) -> PhaseTrace:
     everything = all_trials(study)
     trials = list(filter(_was_evaluated, everything))
-    values = np.array([trial.values for trial in trials], np.float64).reshape(-1, 2)
+    values = np.array([trial.values[:2] for trial in trials], np.float64).reshape(-1, 2)
+    sizes = np.array([report.size_of(trial) for trial in trials], np.float64)
     feasible = np.array([max(t.constraints.values(), default=0.0) <= 0 for t in trials], bool)
     finite = np.isfinite(values).all(axis=1)
     threshold = report.read_threshold(study)
@@ -113,6 +116,7 @@ def _phase(study: optuna.Study, summary: report.PhaseSummary) -> PhaseTrace:
         summary=summary,
         losses=values[finite, 0],
         accuracies=values[finite, 1],
+        sizes=sizes[finite],
         feasible=feasible[finite],
         bar=None if threshold is None else threshold.highest,
         genome=None if best is None else genome_reader(study).read(best),
@@ -129,5 +133,5 @@ def _seed(trials: Sequence[FrozenTrial]) -> tuple[str, tuple[float, float]] | No
     """Return where trial 0 was taken from and what it came to there."""
     if not trials or report.SEEDED_FROM not in trials[0].user_attrs:
         return None
-    loss, accuracy = trials[0].values
+    loss, accuracy = trials[0].values[:2]
     return trials[0].user_attrs[report.SEEDED_FROM], (loss, accuracy)

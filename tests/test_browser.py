@@ -41,7 +41,7 @@ from choreographer.errors import ChromeNotFoundError
 
 pytestmark = pytest.mark.slow
 
-FIGURES = ("progress", "trade-off", "clusters", "inputs")
+FIGURES = ("progress", "trade-off", "size", "clusters", "inputs")
 MOST_BYTES = 300_000
 
 

@@ -242,7 +242,12 @@ BROKEN: list[tuple[str, str | bytes, str, str]] = [
     ),
     ("unknown calculator", MINIMAL + "fitness: {calculator: X}\n", "fitness.calculator", "'CE'"),
     ("weight of 0", MINIMAL + "fitness: {weights: [1, 0]}\n", "fitness.weights", "above 0"),
-    ("three weights", MINIMAL + "fitness: {weights: [1, 1, 1]}\n", "fitness.weights", "at most 2"),
+    (
+        "three weights",
+        MINIMAL + "fitness: {weights: [1, 1, 1]}\n",
+        "fitness.weights",
+        "3 weights for 2 objectives",
+    ),
     ("range upside down", MINIMAL + "space: {bits: [9, 8]}\n", "space.bits", "[lowest, highest]"),
     ("range from 0", MINIMAL + "space: {neurons: [0, 8]}\n", "space.neurons", "from 1"),
     ("range of three", MINIMAL + "space: {bits: [1, 2, 3]}\n", "space.bits", "[lowest, highest]"),

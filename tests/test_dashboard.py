@@ -34,7 +34,9 @@ from optuna_dashboard import get_note
 from optuna_dashboard import save_note
 
 
-FIGURES = [f"optuna-wnn-{name}" for name in ("clusters", "inputs", "progress", "trade-off")]
+FIGURES = [
+    f"optuna-wnn-{name}" for name in ("clusters", "inputs", "progress", "size", "trade-off")
+]
 
 
 def written(storage: BaseStorage) -> dict[str, dict[str, Any]]:
@@ -217,7 +219,11 @@ def test_a_run_without_a_trial_has_a_note_and_no_genome() -> None:
         small_search(storage, stop).run()
     dashboard.refresh(storage, "small")
     (attributes,) = written(storage).values()
-    assert list(figures_of(attributes)) == ["optuna-wnn-progress", "optuna-wnn-trade-off"]
+    assert list(figures_of(attributes)) == [
+        "optuna-wnn-progress",
+        "optuna-wnn-size",
+        "optuna-wnn-trade-off",
+    ]
     assert "| best genome |" not in get_note(studies(storage)[0])
 
 

@@ -63,7 +63,7 @@ def made_up(n_trials: int, n_phases: int = 6, seed: int = 0) -> RunTrace:
     phases = []
     for i in range(n_phases):
         losses = rng.random(n_trials // n_phases) + n_phases - i
-        accuracies = rng.random(len(losses))
+        accuracies, sizes = rng.random(len(losses)), rng.random(len(losses)) * 100 + 1
         summary = PhaseSummary(
             study=f"made-up/{i + 1}-ga-connections",
             n_trials=len(losses),
@@ -74,7 +74,9 @@ def made_up(n_trials: int, n_phases: int = 6, seed: int = 0) -> RunTrace:
             test=(float(losses.min()) + 0.1, 0.5) if len(losses) else None,
         )
         bar = (i + 1) / 10
-        phases.append(PhaseTrace(summary, losses, accuracies, accuracies >= bar, bar, None, None))
+        phases.append(
+            PhaseTrace(summary, losses, accuracies, sizes, accuracies >= bar, bar, None, None)
+        )
     summaries = tuple(phase.summary for phase in phases)
     whole = RunSummary("made-up", summaries, n_phases - 1, (9.0, 0.1), {"unigram": 3.0})
     return RunTrace(whole, tuple(phases), {}, 8, (8, 1))
@@ -219,6 +221,19 @@ def test_the_trade_off_marks_what_is_below_the_bar_and_leaves_it_out_of_the_fron
     assert not set(front) & set(below)
 
 
+def test_trials_that_do_not_say_how_large_they_are_are_not_drawn_by_size() -> None:
+    trace = made_up(60, n_phases=1)
+    (phase,) = trace.phases
+    phase.sizes[::3] = np.nan
+    figure = figures.size(trace)
+    drawn = points(figure, phase.label) + points(figure, "below the accuracy bar")
+    assert len(drawn) == np.isfinite(phase.sizes).sum()
+    front = points(figure, "Pareto front")
+    assert max(accuracy for _, accuracy in front) == pytest.approx(
+        phase.accuracies[np.isfinite(phase.sizes)].max(), rel=1e-4
+    )
+
+
 def test_the_trade_off_shows_the_bars(run: RunTrace) -> None:
     bars = {phase.bar for phase in run.phases}
     assert bars == {0.4}
@@ -303,7 +318,7 @@ def test_many_trials_are_thinned_out(n_trials: int) -> None:
         assert thinned == (n_trials > 4_000)
 
 
-@pytest.mark.parametrize("draw", [figures.progress, figures.trade_off])
+@pytest.mark.parametrize("draw", [figures.progress, figures.trade_off, figures.size])
 def test_a_run_without_a_trial_has_empty_figures(draw: Callable[[RunTrace], go.Figure]) -> None:
     assert not any(trace.x for trace in draw(made_up(0)).data)
 
@@ -314,7 +329,7 @@ def axes(figure: go.Figure) -> list[Any]:
 
 def test_every_figure_says_what_it_shows_and_in_which_units(run: RunTrace) -> None:
     drawn = {**figures.of_run(run), **figures.of_phase(run, 3)}
-    assert sorted(drawn) == ["clusters", "inputs", "progress", "trade-off"]
+    assert sorted(drawn) == ["clusters", "inputs", "progress", "size", "trade-off"]
     for figure in drawn.values():
         assert figure.layout.title.text
         assert figure.layout.paper_bgcolor == "white"
@@ -325,6 +340,10 @@ def test_every_figure_says_what_it_shows_and_in_which_units(run: RunTrace) -> No
     ]
     assert [a.title.text for a in axes(drawn["trade-off"])] == [
         "cross-entropy, nats per example",
+        "accuracy, share of examples",
+    ]
+    assert [a.title.text for a in axes(drawn["size"])] == [
+        "memory of the trained network, KiB (logarithmic)",
         "accuracy, share of examples",
     ]
     assert [a.title.text for a in axes(drawn["inputs"])] == ["position", "bit"]

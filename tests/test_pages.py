@@ -45,7 +45,7 @@ def test_a_page_has_the_table_the_figures_and_the_settings_and_needs_no_network(
     assert not re.search(r"(src|href)=", outside)
     assert not re.findall(r"<script[^>]*src=", page)
     assert "plotly.js v" in page
-    for name in ("progress", "trade-off", "clusters", "inputs"):
+    for name in ("progress", "trade-off", "size", "clusters", "inputs"):
         assert f'id="{name}"' in page
     rows = re.findall(r"<tr.*?</tr>", page)
     assert len(rows) == 1 + 6 + 1  # heading, phases, first random genome
@@ -64,7 +64,7 @@ def test_pictures_are_written_and_replaced(
     if "Chrome or Chromium, which is not there" in capsys.readouterr().err:
         pytest.skip("no Chrome is installed")
     assert code == 0
-    names = ["clusters.png", "inputs.png", "progress.png", "trade-off.png"]
+    names = ["clusters.png", "inputs.png", "progress.png", "size.png", "trade-off.png"]
     assert sorted(path.name for path in folder.iterdir()) == names
     for path in folder.iterdir():
         start = path.read_bytes()[:24]

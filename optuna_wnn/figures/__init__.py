@@ -13,16 +13,17 @@ from optuna_wnn.figures.genomes import clusters
 from optuna_wnn.figures.genomes import inputs
 from optuna_wnn.figures.sweeps import effects
 from optuna_wnn.figures.trials import progress
+from optuna_wnn.figures.trials import size
 from optuna_wnn.figures.trials import trade_off
 from optuna_wnn.traces import RunTrace
 
 
-__all__ = ["clusters", "effects", "inputs", "of_phase", "of_run", "progress", "trade_off"]
+__all__ = ["clusters", "effects", "inputs", "of_phase", "of_run", "progress", "size", "trade_off"]
 
 
 def of_run(run: RunTrace) -> dict[str, go.Figure]:
     """Return the figures that show a whole run, by name."""
-    return {"progress": progress(run), "trade-off": trade_off(run)}
+    return {"progress": progress(run), "trade-off": trade_off(run), "size": size(run)}
 
 
 def of_phase(run: RunTrace, index: int) -> dict[str, go.Figure]:

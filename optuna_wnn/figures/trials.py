@@ -1,4 +1,4 @@
-"""Figures of trials: cross-entropy over a run, and cross-entropy against accuracy."""
+"""Figures of trials: cross-entropy over a run, and what accuracy costs in it and in memory."""
 
 from __future__ import annotations
 
@@ -91,34 +91,61 @@ def trade_off(run: RunTrace) -> go.Figure:
 
     Trials below the accuracy bar of their phase are crosses, and no part of the front.
     """
+    figure, note = _accuracies(run, "losses", "CE")
+    figure.update_xaxes(title=_CE)
+    return style.styled(
+        figure, f"Cross-entropy and accuracy of {run.summary.name}", note, legend=True
+    )
+
+
+def size(run: RunTrace) -> go.Figure:
+    """Return the size of trained networks against accuracy of all trials, with their front.
+
+    Trials below the accuracy bar of their phase are crosses, and no part of the front.
+    """
+    figure, note = _accuracies(run, "sizes", "KiB")
+    figure.update_xaxes(title="memory of the trained network, KiB (logarithmic)", type="log")
+    return style.styled(figure, f"Size and accuracy of {run.summary.name}", note, legend=True)
+
+
+def _accuracies(run: RunTrace, across: str, unit: str) -> tuple[go.Figure, str]:
+    """Return accuracy against something of all trials that know it, and what the title adds.
+
+    Args:
+        run: The run.
+        across: Which array of a phase; lower is better.
+        unit: What its values are called.
+    """
     figure = go.Figure()
     step = _step(sum(len(phase.losses) for phase in run.phases))
     colours = _in_order(len(run.phases))
     for phase, colour in zip(run.phases, colours, strict=True):
+        values = getattr(phase, across)
         for feasible, look in ((True, _DOT), (False, _CROSS)):
-            shown = np.flatnonzero(phase.feasible == feasible)[::step]
+            shown = np.flatnonzero((phase.feasible == feasible) & np.isfinite(values))[::step]
             figure.add_scatter(
-                x=style.rounded(phase.losses[shown]),
+                x=style.rounded(values[shown]),
                 y=style.rounded(phase.accuracies[shown]),
                 mode="markers",
                 marker={**look, "color": colour},
                 name=phase.label if feasible else "below the accuracy bar",
                 legendgroup=phase.label if feasible else "below",
                 showlegend=False,
-                hovertemplate=f"{phase.label}<br>CE %{{x}}<br>accuracy %{{y:.2%}}<extra></extra>",
+                hovertemplate=f"{phase.label}<br>{unit} %{{x}}<br>accuracy %{{y:.2%}}"
+                "<extra></extra>",
             )
     _name_once(figure)
-    losses, accuracies = _feasible(run.phases)
-    front = pareto_front(losses, accuracies)
+    values, accuracies = _feasible(run.phases, across)
+    front = pareto_front(values, accuracies)
     if len(front):
         figure.add_scatter(
-            x=style.rounded(losses[front]),
+            x=style.rounded(values[front]),
             y=style.rounded(accuracies[front]),
             mode="lines+markers",
             line={"color": style.VERMILION, "width": 2, "shape": "hv"},
             marker={"symbol": "diamond", "size": 8},
             name="Pareto front",
-            hovertemplate="CE %{x}<br>accuracy %{y:.2%}<extra>Pareto front</extra>",
+            hovertemplate=f"{unit} %{{x}}<br>accuracy %{{y:.2%}}<extra>Pareto front</extra>",
         )
     bars = {phase.bar: phase.label for phase in run.phases if phase.bar is not None}
     for bar, label in bars.items():
@@ -133,11 +160,8 @@ def trade_off(run: RunTrace) -> go.Figure:
             font={"color": style.DARK, "size": 12},
             showarrow=False,
         )
-    figure.update_xaxes(title=_CE)
     figure.update_yaxes(title="accuracy, share of examples", tickformat=".0%")
-    return style.styled(
-        figure, f"Cross-entropy and accuracy of {run.summary.name}", _thinned(step), legend=True
-    )
+    return figure, _thinned(step)
 
 
 def pareto_front(losses: NDArray[np.float64], accuracies: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -204,14 +228,16 @@ def _name_once(figure: go.Figure) -> None:
 
 
 def _feasible(
-    phases: Sequence[PhaseTrace],
+    phases: Sequence[PhaseTrace], across: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return cross-entropy and accuracy of all trials that reach the bar of their phase."""
-    none = np.zeros(0)
-    return (
-        np.concatenate([none, *(phase.losses[phase.feasible] for phase in phases)]),
-        np.concatenate([none, *(phase.accuracies[phase.feasible] for phase in phases)]),
-    )
+    """Return an array and the accuracy of all trials that reach the bar of their phase."""
+    found = [np.zeros((2, 0))]
+    for phase in phases:
+        values = getattr(phase, across)
+        shown = phase.feasible & np.isfinite(values)
+        found.append(np.stack([values[shown], phase.accuracies[shown]]))
+    values, accuracies = np.concatenate(found, axis=1)
+    return values, accuracies
 
 
 def _in_order(count: int) -> list[str]:
