@@ -196,6 +196,27 @@ class Evaluator(ABC):
             )
         ]
 
+    def separations(self, genome: Genome, part: EvaluationPart = "fitness") -> NDArray[np.float64]:
+        """Return how well each neuron tells its cluster's positive examples, ``float64[N]``.
+
+        That is its mean vote for them, less that for the others: what neurons are ordered by.
+        Under the vote ``confidence`` it is of log-odds times their weights.
+
+        Args:
+            genome: Whose neurons.
+            part: As of :meth:`evaluate`.
+
+        Raises:
+            InputError: If the genome does not fit the task, its head is ``tokens``, or the part
+                is empty.
+        """
+        if self.task.head == "tokens":
+            raise InputError("separations: the tokens head has none")
+        self.check(genome)
+        reading = part_reading(self.task, self.memory, part)
+        ((clusters, votes),) = self._finder.votes([genome], reading)
+        return self._scores(genome, clusters, votes, reading) / self.cells.scale
+
     def refine(
         self,
         genome: Genome,
@@ -442,6 +463,18 @@ class Evaluator(ABC):
         reading: Reading,
     ) -> NDArray[np.int64]:
         """Return the neurons by cluster, then score, then hash: a function of content alone."""
+        scores = self._scores(genome, clusters, votes, reading)
+        order = np.lexsort((genome.neuron_hashes, -scores, genome.neuron_cluster))
+        return order.astype(np.int64)
+
+    def _scores(
+        self,
+        genome: Genome,
+        clusters: list[Cluster],
+        votes: list[ClusterVotes],
+        reading: Reading,
+    ) -> NDArray[np.float64]:
+        """Return each neuron's mean vote for positive examples, less that for negative ones."""
         scores = np.empty(genome.n_neurons)
         n_examples = len(reading.examples)
         for k, cluster in enumerate(clusters):
@@ -449,8 +482,7 @@ class Evaluator(ABC):
             negative, positive = self.cells.ranking_votes(votes[k].scores).T
             mean = positive / max(n_positive, 1) - negative / max(n_examples - n_positive, 1)
             scores[genome.cluster_starts[k] + cluster.order] = mean
-        order = np.lexsort((genome.neuron_hashes, -scores, genome.neuron_cluster))
-        return order.astype(np.int64)
+        return scores
 
 
 def check_fits(genome: Genome, task: Task) -> None:

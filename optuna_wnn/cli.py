@@ -32,6 +32,7 @@ from optuna_wnn.leaderboard import has_sweep
 from optuna_wnn.leaderboard import leaderboard
 from optuna_wnn.leaderboard import leaderboard_table
 from optuna_wnn.models import generated_text
+from optuna_wnn.models import importance_of
 from optuna_wnn.models import prediction_table
 from optuna_wnn.models import read_inputs
 from optuna_wnn.models import trained_winner
@@ -163,6 +164,11 @@ def _parser() -> argparse.ArgumentParser:
     files = told.add_mutually_exclusive_group()
     files.add_argument("--html", metavar="FILE", type=Path, help="write figures as a page, too")
     files.add_argument("--png", metavar="DIR", type=Path, help="write figures as pictures, too")
+    told.add_argument(
+        "--importance",
+        action="store_true",
+        help="load the run's data and draw which inputs matter to each cluster, too",
+    )
     told.set_defaults(command=_report)
 
     export = commands.add_parser(
@@ -347,6 +353,8 @@ def _tell(found: Entry, n_done: int, n_runs: int) -> None:
 
 
 def _report(chosen: argparse.Namespace) -> None:
+    if chosen.importance and chosen.html is None and chosen.png is None:
+        raise InputError("--importance: it is drawn; say where: --html FILE or --png DIR")
     storage = open_storage(chosen.storage, must_exist=True)
     if has_sweep(storage, chosen.name):
         board = leaderboard(storage, chosen.name)
@@ -364,12 +372,15 @@ def _report(chosen: argparse.Namespace) -> None:
     if chosen.generations:
         open_console().print(report.generations_table(storage, chosen.name))
     open_console().print(report.table(summary))
+    if chosen.html is None and chosen.png is None:
+        return
+    trace = read_trace(storage, chosen.name)
+    matters = importance_of(storage, chosen.name) if chosen.importance else None
     if chosen.html is not None:
-        pages.write_page(read_trace(storage, chosen.name), chosen.html)
+        pages.write_page(trace, chosen.html, matters)
         print(chosen.html)
     if chosen.png is not None:
-        for path in pages.write_pictures(read_trace(storage, chosen.name), chosen.png):
-            print(path)
+        print(*pages.write_pictures(trace, chosen.png, matters), sep="\n")
 
 
 def _export(chosen: argparse.Namespace) -> None:

@@ -13,9 +13,13 @@ from optuna.storages import BaseStorage
 
 from optuna_wnn import report
 from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators import create_evaluator
+from optuna_wnn.importance import Importance
+from optuna_wnn.importance import importance
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.network import RAMNetwork
 from optuna_wnn.sources import load_config
+from optuna_wnn.tasks import Task
 from optuna_wnn.tasks import check_options
 from optuna_wnn.tasks import load_task
 from optuna_wnn.tasks.text import text_code
@@ -36,7 +40,31 @@ def trained_winner(storage: BaseStorage, run: str) -> RAMNetwork:
         InputError: If there is no such run, it has no trial yet, or its data is not there, or is
             not what it was.
     """
-    genome = report.best_genome(storage, run)
+    task, memory = _task_of(storage, run)
+    network = RAMNetwork.for_task(task, report.best_genome(storage, run), memory)
+    parts = (task.train, task.validation)
+    return network.fit(
+        np.concatenate([part.inputs for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+    )
+
+
+def importance_of(storage: BaseStorage, run: str) -> Importance:
+    """Return how much each input matters to the best genome of a run.
+
+    Args:
+        storage: Where its studies live.
+        run: Its name.
+
+    Raises:
+        InputError: As :func:`trained_winner`, or if its head is ``tokens``.
+    """
+    task, memory = _task_of(storage, run)
+    return importance(create_evaluator(task, memory), report.best_genome(storage, run))
+
+
+def _task_of(storage: BaseStorage, run: str) -> tuple[Task, MemorySettings]:
+    """Return what a run learns, loaded again, and its memory."""
     started, options = report.read_run(storage, run)
     try:
         task = load_task(**options)
@@ -49,12 +77,7 @@ def trained_winner(storage: BaseStorage, run: str) -> RAMNetwork:
         raise InputError(
             f"run {run}: its data is not what it was when the run was started; bring that back"
         )
-    network = RAMNetwork.for_task(task, genome, MemorySettings(**started["memory"]))
-    parts = (task.train, task.validation)
-    return network.fit(
-        np.concatenate([part.inputs for part in parts]),
-        np.concatenate([part.targets for part in parts]),
-    )
+    return task, MemorySettings(**started["memory"])
 
 
 def read_inputs(path: Path, part: str) -> tuple[NDArray[Any], NDArray[np.int64] | None]:

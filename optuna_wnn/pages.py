@@ -15,6 +15,7 @@ from optuna_wnn import notes
 from optuna_wnn import report
 from optuna_wnn.errors import InputError
 from optuna_wnn.genome import write_atomically
+from optuna_wnn.importance import Importance
 from optuna_wnn.leaderboard import Leaderboard
 from optuna_wnn.traces import RunTrace
 
@@ -35,17 +36,18 @@ pre { background: #f5f5f5; padding: 1em; overflow-x: auto }
 """
 
 
-def write_page(run: RunTrace, path: Path) -> None:
+def write_page(run: RunTrace, path: Path, importance: Importance | None = None) -> None:
     """Write a run's table, figures and settings as one HTML page that needs no network.
 
     Args:
         run: The run.
         path: The file; one that is there is replaced.
+        importance: What matters to the best genome, to be drawn as well.
 
     Raises:
         InputError: If plotly is not installed, or the file cannot be written.
     """
-    figures = _figures(run, "plotly")
+    figures = _figures(run, importance, "plotly")
     settings = html.escape(notes.settings(run.summary.name, run.configuration))
     parts = [_table(run.summary), f"<p>{html.escape(report.verdict(run.summary))}</p>"]
     end = f"<h2>Settings</h2><pre>{settings}</pre>"
@@ -98,7 +100,9 @@ def _write(
     write_atomically(path, "\n".join(lines).encode())
 
 
-def write_pictures(run: RunTrace, folder: Path) -> list[Path]:
+def write_pictures(
+    run: RunTrace, folder: Path, importance: Importance | None = None
+) -> list[Path]:
     """Write each of a run's figures as a PNG picture and return where they are.
 
     Chrome or Chromium draws them, through kaleido.
@@ -106,12 +110,13 @@ def write_pictures(run: RunTrace, folder: Path) -> list[Path]:
     Args:
         run: The run.
         folder: Where to; it is made if it is not there. Pictures that are there are replaced.
+        importance: What matters to the best genome, to be drawn as well.
 
     Raises:
         InputError: If plotly, kaleido or Chrome is not installed, or the folder cannot be
             written into.
     """
-    return _draw(_figures(run, "plotly", "kaleido"), folder)
+    return _draw(_figures(run, importance, "plotly", "kaleido"), folder)
 
 
 def write_sweep_pictures(board: Leaderboard, folder: Path) -> list[Path]:
@@ -150,13 +155,18 @@ def _draw(figures: dict[str, go.Figure], folder: Path) -> list[Path]:
     return paths
 
 
-def _figures(run: RunTrace, *needed: str) -> dict[str, go.Figure]:
+def _figures(run: RunTrace, importance: Importance | None, *needed: str) -> dict[str, go.Figure]:
     """Return the figures of a run and of its best genome, by name."""
     _check_installed(needed)
     from optuna_wnn import figures
 
     best = run.summary.best_phase
-    return figures.of_run(run) | ({} if best is None else figures.of_phase(run, best))
+    drawn = figures.of_run(run)
+    if best is not None:
+        drawn |= figures.of_phase(run, best)
+    if importance is not None and best is not None:
+        drawn["importance"] = figures.matters(importance, run.summary.phases[best].study)
+    return drawn
 
 
 def _sweep_figures(board: Leaderboard, *needed: str) -> dict[str, go.Figure]:

@@ -20,7 +20,7 @@ FLOORS = [
         "genome memory variation moves fitness schedule packing rdb store storages journal "
         "workers outages strict_yaml validation config sources tasks jobs container",
         "space crew evaluators network report schema sweep_config sweep_file axes leaderboard",
-        "samplers traces figures notes models",
+        "samplers traces figures notes models importance",
         "chain phases plan sweep dashboard pages",
         "console cli sklearn",
     )
@@ -59,6 +59,8 @@ SAME_FLOOR = {
     ("sweep", "phases"),
     ("cli", "console"),
     ("figures", "traces"),
+    ("figures", "importance"),
+    ("models", "importance"),
     ("notes", "traces"),
 }
 # Libraries that only these rooms know.

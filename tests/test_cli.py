@@ -246,6 +246,15 @@ def test_a_ctrl_c_that_python_drops_is_not_lost(
     assert main(["run", "run.yaml"]) == 0
 
 
+def test_a_report_draws_what_matters(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "tiny", "--html", "told.html", "--importance"]) == 0
+    assert "Inputs that matter" in Path("told.html").read_text(encoding="utf-8")
+    assert main(["report", "tiny", "--html", "told.html"]) == 0
+    assert "Inputs that matter" not in Path("told.html").read_text(encoding="utf-8")
+    assert main(["report", "tiny", "--importance"]) == 2
+    assert "--importance: it is drawn" in capsys.readouterr().err
+
+
 def test_export_writes_a_genome_that_loads(
     inside: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -169,6 +169,14 @@ def test_a_table_may_be_coded_in_binary(tmp_path: Path) -> None:
         load_task("tabular", path=path, thresholds=33, encoding="binary")
 
 
+def test_a_table_of_pictures_knows_their_shape(tmp_path: Path) -> None:
+    x, y = np.arange(480).reshape(20, 4, 6) * 7 % 11, np.arange(20) % 2
+    pictures = load_task("tabular", path=save(tmp_path / "p.npz", x=x, y=y), thresholds=2)
+    assert (pictures.picture, pictures.input_groups) == ((4, 6), (24, 2))
+    flat = load_task("tabular", path=save(tmp_path / "f.npz", x=x.reshape(20, -1), y=y))
+    assert flat.picture is None
+
+
 def test_uniform_thresholds_divide_the_range(tmp_path: Path) -> None:
     x = np.array([[0], [4], [0], [4], [1], [3]] * 10)
     path = save(tmp_path / "t.npz", x=x, y=x[:, 0] > 2)

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from optuna_wnn.figures.genomes import clusters
 from optuna_wnn.figures.genomes import inputs
+from optuna_wnn.figures.importance import matters
 from optuna_wnn.figures.sweeps import effects
 from optuna_wnn.figures.trials import progress
 from optuna_wnn.figures.trials import size
@@ -18,7 +19,17 @@ from optuna_wnn.figures.trials import trade_off
 from optuna_wnn.traces import RunTrace
 
 
-__all__ = ["clusters", "effects", "inputs", "of_phase", "of_run", "progress", "size", "trade_off"]
+__all__ = [
+    "clusters",
+    "effects",
+    "inputs",
+    "matters",
+    "of_phase",
+    "of_run",
+    "progress",
+    "size",
+    "trade_off",
+]
 
 
 def of_run(run: RunTrace) -> dict[str, go.Figure]:

@@ -93,6 +93,7 @@ class Task:
         input_groups: How the inputs are laid out, for pictures: (positions, bits per position);
             the target's own bits do not count.
         baselines: Cross-entropy in nats per example that simple models reach on ``test``.
+        picture: Height and width where positions are the pixels of pictures, line by line.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Task:
     test: Examples
     input_groups: tuple[int, int]
     baselines: Mapping[str, float] = field(default_factory=dict)
+    picture: tuple[int, int] | None = None
 
     @property
     def n_clusters(self) -> int:

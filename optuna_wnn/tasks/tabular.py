@@ -30,6 +30,7 @@ from optuna_wnn.tasks.encoding import packed
 
 Array = NDArray[Any]
 Rows = tuple[Array, Array]  # features [E, F] and labels [E]
+Shape = tuple[int, ...]  # of a row as it was given
 _DAMAGED: Final = (
     ValueError,
     OSError,
@@ -77,7 +78,7 @@ def tabular_task(
     train_share, validation_share, _ = shares(split)
     one_of("encoding", encoding, ENCODINGS)
 
-    table, own_test = _read(path)
+    table, own_test, shape = _read(path)
     features = np.concatenate([table[0], own_test[0]]) if own_test else table[0]
     labels = np.concatenate([table[1], own_test[1]]) if own_test else table[1]
     classes, targets = np.unique(labels, return_inverse=True)
@@ -112,6 +113,7 @@ def tabular_task(
         validation=validation,
         test=test,
         input_groups=(features.shape[1], thresholds),
+        picture=(shape[0], shape[1]) if len(shape) == 2 else None,
         baselines={
             "uniform": math.log(len(classes)),
             "prior": unigram(train.targets, test.targets, len(classes)),
@@ -119,16 +121,17 @@ def tabular_task(
     )
 
 
-def _read(path: Any) -> tuple[Rows, Rows | None]:
-    """Return the rows of a file, and those of its own test part if it has one."""
+def _read(path: Any) -> tuple[Rows, Rows | None, Shape]:
+    """Return the rows of a file, those of its own test part if it has one, and a row's shape."""
     content = read_file(path)
     suffix = Path(path).suffix.lower()
     if suffix == ".csv":
-        return _checked(path, "", *_read_csv(path, content)), None
+        table = _checked(path, "", *_read_csv(path, content))
+        return table, None, table[0].shape[1:]
     if suffix == ".npz":
         arrays = _read_npz(path, content)
         if {"x", "y"} <= arrays.keys():
-            return _checked(path, "", arrays["x"], arrays["y"]), None
+            return _checked(path, "", arrays["x"], arrays["y"]), None, arrays["x"].shape[1:]
         if {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys():
             train = _checked(path, "_train", arrays["x_train"], arrays["y_train"])
             test = _checked(path, "_test", arrays["x_test"], arrays["y_test"])
@@ -137,7 +140,7 @@ def _read(path: Any) -> tuple[Rows, Rows | None]:
                     f"{path}: x_train has {train[0].shape[1]} features per row and x_test "
                     f"{test[0].shape[1]}; make them the same"
                 )
-            return train, test
+            return train, test, arrays["x_train"].shape[1:]
         raise InputError(
             f"{path}: the arrays are {', '.join(sorted(arrays)) or 'none'}; x and y are needed, "
             "or x_train, y_train, x_test and y_test"
