@@ -51,7 +51,11 @@ Range = Annotated[
     ),
 ]
 METRICS: Final = ("cross-entropy", "accuracy", "KiB")
-DIRECTIONS: Final = ("minimize", "maximize", "minimize")
+DIRECTIONS: Final[tuple[Literal["minimize", "maximize"], ...]] = (
+    "minimize",
+    "maximize",
+    "minimize",
+)
 Method = Literal["ga", "ts"]
 _DIMENSION: Final = {"enum": list(get_args(Dimension))}
 Free = Annotated[

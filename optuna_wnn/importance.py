@@ -70,5 +70,7 @@ def weights_of(
     shares = np.repeat(np.maximum(separations, 0.0) / bits, bits)
     places = np.repeat(genome.neuron_cluster.astype(np.int64), bits) * n_inputs
     size = genome.n_clusters * n_inputs
-    summed = np.bincount(places + genome.connections, weights=shares, minlength=size)
+    summed: NDArray[np.float64] = np.bincount(
+        places + genome.connections, weights=shares, minlength=size
+    ).astype(np.float64)
     return summed.reshape(genome.n_clusters, n_inputs)

@@ -52,8 +52,8 @@ def test_connections_share_what_their_neuron_tells(data: st.DataObject) -> None:
 
 def test_the_input_that_decides_matters_most() -> None:
     bits = np.random.default_rng(0).random((600, 10)) < 0.5
-    parts = [Examples(pack_bits(b), b[:, 3].astype(np.int64)) for b in np.split(bits, 3)]
-    task = Task("third", "classes", 10, 2, *parts, input_groups=(10, 1))
+    examples = Examples(pack_bits(bits), bits[:, 3].astype(np.int64))
+    task = Task("third", "classes", 10, 2, examples, examples, examples, (10, 1))
     found = importance(create_evaluator(task, backend="cpu"), make_genome(task, 40, [4]))
     assert found.weights.argmax(axis=1).tolist() == [3, 3]
     assert (found.clusters, found.picture) == ("class", None)

@@ -66,7 +66,7 @@ def test_the_best_phase_is_chosen_by_all_three(finished: InMemoryStorage) -> Non
     losses = np.array([phase.losses for phase in summary.phases])
     assert losses.shape == (6, 3)
     missed = np.maximum(0, 0.3 + losses[:, 1])
-    assert summary.best_phase == Fitness("NORMALIZED").order(losses, missed)[0]
+    assert summary.best_phase == Fitness.of("NORMALIZED").order(losses, missed)[0]
 
 
 def test_a_killed_run_of_three_objectives_goes_on_as_one_that_was_not(

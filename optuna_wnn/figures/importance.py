@@ -73,7 +73,8 @@ def _panel(weights: NDArray[np.float64], found: Importance) -> NDArray[np.float6
     """Return one cluster's weights as rows from top to bottom."""
     positions, width = found.input_groups
     if found.picture is not None:
-        return weights.reshape(positions, width).sum(axis=1).reshape(found.picture)
+        pixels: NDArray[np.float64] = weights.reshape(positions, width).sum(axis=1)
+        return pixels.reshape(found.picture)
     positions = max(positions, -(-len(weights) // width))  # the target's own bits come last
     padded = np.full(positions * width, np.nan)
     padded[: len(weights)] = weights
