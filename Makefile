@@ -31,7 +31,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	@rm -rf build/typed && mkdir -p build/typed/optuna_wnn
 	@ln -s "$(CURDIR)"/optuna_wnn/* "$(CURDIR)/samplers" "$(CURDIR)/evaluators" build/typed/optuna_wnn/
-	MYPYPATH=build/typed $(BIN)/mypy build/typed/optuna_wnn $(wildcard benchmarks/*.py examples/*.py examples/ecosystem/*.py) docs tests
+	MYPYPATH=build/typed $(BIN)/mypy build/typed/optuna_wnn optuna_wnn_command.py $(wildcard benchmarks/*.py examples/*.py examples/ecosystem/*.py) docs tests
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m optuna_wnn.schema docs

@@ -287,13 +287,7 @@ def _init(chosen: argparse.Namespace) -> None:
     beside = [target.name for target in targets[1:]]
     texts = [template(_run_name(path), *beside), _json(json_schema())]
     for target, text in zip(targets, texts, strict=False):
-        try:
-            with target.open("x", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            raise InputError(
-                f"{target}: cannot be written ({error.strerror}); check the path"
-            ) from error
+        write_atomically(target, text.encode())
         print(f"{target}: written")
 
 

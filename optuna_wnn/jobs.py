@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 from optuna_wnn.errors import InputError
@@ -28,9 +32,11 @@ def run_jobs(n_jobs: int, work: Callable[..., None], *arguments: Any) -> None:
     """
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_job, args=(work, *arguments)) for _ in range(n_jobs)]
-    for process in processes:
-        process.start()
+    resource_tracker.ensure_running()  # which would let Ctrl-C through again
     try:
+        with _ctrl_c_waits():
+            for process in processes:
+                process.start()
         for process in processes:
             process.join()
     except KeyboardInterrupt as request:
@@ -46,6 +52,16 @@ def run_jobs(n_jobs: int, work: Callable[..., None], *arguments: Any) -> None:
         )
 
 
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Hold Ctrl-C back; a process that is started meanwhile does so until it lets it through."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def _job(work: Callable[..., None], *arguments: Any) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -56,6 +72,8 @@ def _job(work: Callable[..., None], *arguments: Any) -> None:
 
     threading.Thread(target=follow, daemon=True).start()
     try:
+        # Until here, all that it needs was loaded.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         work(*arguments)
     except KeyboardInterrupt:
         os._exit(130)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import re
 import sqlite3
 import time
 import warnings
+import weakref
 from typing import Any
 from typing import Final
 
 import optuna
 import sqlalchemy
 import sqlalchemy.event
+import sqlalchemy.orm
 from optuna.storages import BaseStorage
 from optuna.storages import GrpcStorageProxy
 from optuna.storages import InMemoryStorage
@@ -20,6 +24,7 @@ from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
 
 from optuna_wnn.errors import InputError
+from optuna_wnn.errors import StorageError
 from optuna_wnn.journal import RedisJournal
 from optuna_wnn.journal import journal_backend
 
@@ -38,6 +43,7 @@ def open_storage(url: str, *, must_exist: bool = False) -> BaseStorage:
 
     Raises:
         InputError: If there is no such kind of storage, or it cannot be reached.
+        StorageError: If it has lost what was in it.
     """
     try:
         file = _file_of(url)
@@ -47,6 +53,8 @@ def open_storage(url: str, *, must_exist: bool = False) -> BaseStorage:
             # Optuna calls Redis and gRPC experimental; a user who named them has decided.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return _opened_with_others(url)
+    except StorageError:
+        raise
     except Exception as error:  # each driver has its own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         for secret in filter(None, map("".join, _PASSWORD.findall(url))):
@@ -95,16 +103,50 @@ def _opened(url: str) -> BaseStorage:
     if url.startswith("grpc://"):
         host, _, port = url.removeprefix("grpc://").partition(":")
         return GrpcStorageProxy(host=host, port=int(port or 13000))
-    if not url.startswith("sqlite"):
-        return optuna.storages.get_storage(RDBStorage(url))
-    # RDBStorage writes its schema in its constructor, so the mode must be set before.
-    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _tune_sqlite)
-    try:
-        backend = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-    finally:
-        sqlalchemy.event.remove(sqlalchemy.Engine, "connect", _tune_sqlite)
-    sqlalchemy.event.listen(backend.engine, "connect", _tune_sqlite)
-    return optuna.storages.get_storage(backend)
+    return optuna.storages.get_storage(_opened_database(url))
+
+
+def _opened_database(url: str) -> RDBStorage:
+    """Open a database whose connections end with the storage."""
+    options: dict[str, Any] = {"pool_logging_name": _POOL}
+    if url.startswith("sqlite"):
+        options["connect_args"] = {"timeout": 60}
+        # RDBStorage writes its schema in its constructor, so the mode must be set before.
+        sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _tune_sqlite)
+        try:
+            backend = RDBStorage(url, engine_kwargs=options)
+        finally:
+            sqlalchemy.event.remove(sqlalchemy.Engine, "connect", _tune_sqlite)
+        sqlalchemy.event.listen(backend.engine, "connect", _tune_sqlite)
+    else:
+        backend = RDBStorage(url, engine_kwargs=options)
+    logging.getLogger(backend.engine.pool.logger.name).addFilter(_as_information)
+    weakref.finalize(backend, _disconnect, backend.scoped_session, backend.engine, os.getpid())
+    return backend
+
+
+_POOL: Final = "optuna_wnn"
+
+
+def _as_information(record: logging.LogRecord) -> bool:
+    """Make an error of a pool of connections an information.
+
+    It is of one that was lost when its work was done, and is thrown away. The next statement gets
+    another, or its failure is told by who waits for the storage.
+    """
+    if record.exc_info:
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True
+
+
+def _disconnect(
+    sessions: sqlalchemy.orm.scoped_session[Any], engine: sqlalchemy.Engine, process: int
+) -> None:
+    """Close the connections of a storage that is no more; a fork's are those of its parent."""
+    if os.getpid() == process:
+        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):  # it is lost already
+            sessions.remove()
+        engine.dispose()
 
 
 def _tune_sqlite(connection: Any, record: Any) -> None:

@@ -1,21 +1,12 @@
-"""What fails around a run: storages, disks, networks, evaluators, memory, the clock."""
+"""What fails around a run: storages, disks, evaluators, memory, the clock."""
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
+import gc
 import random
 import resource
-import shutil
-import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable
-from collections.abc import Iterator
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +14,10 @@ import numpy as np
 import optuna
 import pytest
 import sqlalchemy
+from commands import CONFIG
+from commands import came_to
+from commands import ended
+from commands import start
 from optuna.storages import BaseStorage
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
@@ -33,13 +28,10 @@ from runs import small_search
 from runs import small_task
 from runs import studies
 from test_resume import WRITES
-from test_services import URLS
-from test_services import with_database
 
 from optuna_wnn import chain
 from optuna_wnn import outages
 from optuna_wnn import workers
-from optuna_wnn.cli import main
 from optuna_wnn.errors import InputError
 from optuna_wnn.errors import StorageError
 from optuna_wnn.evaluators import Evaluation
@@ -137,6 +129,38 @@ def test_a_run_survives_statements_that_fail(
     assert outcome(storage) == expected
 
 
+def test_a_connection_that_is_lost_when_its_work_is_done_is_nothing_to_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/runs.db")
+    engine = storage._backend.engine  # type: ignore[attr-defined]
+
+    def fail(_: object) -> None:
+        raise lost_connection()
+
+    with caplog.at_level("INFO"):
+        connection = engine.connect()
+        monkeypatch.setattr(engine.dialect, "do_rollback", fail)
+        connection.close()
+    monkeypatch.undo()
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+    assert "reset" in record.message
+    optuna.create_study(study_name="a", storage=storage)
+    assert optuna.get_all_study_names(storage) == ["a"]
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_connections_end_with_their_storage(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/runs.db")
+    pool = storage._backend.engine.pool  # type: ignore[attr-defined]
+    optuna.create_study(study_name="a", storage=storage)
+    assert pool.checkedin() + pool.checkedout() > 0
+    del storage
+    gc.collect()
+    assert pool.checkedin() + pool.checkedout() == 0
+
+
 def test_waits_grow_and_end_with_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -229,287 +253,20 @@ def test_a_full_database_stops_the_run_with_one_line_and_it_goes_on_later(
     assert outcome(open_storage(url)) == expected
 
 
-TEXT = "the cat sat on the mat; the dog did not. " * 40
-CONFIG = """
-name: {name}
-storage: {storage}
-backend: reference
-task: {{kind: text, path: text.txt, context: 1}}
-space: {{neurons: [2, 3], bits: [2, 4]}}
-search: {{trials: 5, population_size: 3, n_neighbors: 3}}
-phases: [{{method: ga, free: [neurons, bits]}}, {{method: ts, free: connections}}]
-"""
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory but for a text."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text(TEXT)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def start() -> Callable[..., BaseProcess]:
-    """Starts the command in a process that forks from one that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["optuna_wnn.cli", "optuna_wnn.evaluators.reference"])
-
-    def start(words: list[str], most_bytes: int = -1) -> BaseProcess:
-        process = context.Process(target=_command, args=(words, os.getcwd(), most_bytes))
-        process.start()
-        return process
-
-    return start
-
-
-def _command(words: list[str], folder: str, most_bytes: int) -> None:
-    os.chdir(folder)
-    with (
-        open("out.txt", "w", buffering=1) as out,
-        open("err.txt", "w", buffering=1) as err,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
-        code = main(words)
-    sys.exit(code)
-
-
-def ended(process: BaseProcess, seconds: float = 200) -> tuple[int | None, list[str]]:
-    """Wait for a command, and return its exit code and what it wrote to standard error."""
-    process.join(seconds)
-    if process.exitcode is None:
-        process.kill()
-        raise AssertionError(Path("out.txt").read_text() + Path("err.txt").read_text())
-    return process.exitcode, Path("err.txt").read_text().splitlines()
-
-
-def came_to(url: str, name: str) -> Outcome:
-    """Return what a run came to, without the name of the run."""
-    storage = open_storage(url)
-    found = outcome(storage, name)
-    engine = getattr(getattr(storage, "_backend", None), "engine", None)
-    if engine is not None:
-        storage._backend.scoped_session.remove()  # type: ignore[attr-defined]
-        engine.dispose()
-    return {study.partition("/")[2]: trials for study, trials in found.items()}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(
-    start: Callable[..., BaseProcess], tmp_path_factory: pytest.TempPathFactory
-) -> Outcome:
-    """What the command's run comes to if nothing disturbs it."""
-    folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        Path("text.txt").write_text(TEXT)
-        Path("run.yaml").write_text(CONFIG.format(name="whole", storage="sqlite:///runs.db"))
-        assert ended(start(["run", "run.yaml"])) == (0, [])
-        return came_to("sqlite:///runs.db", "whole")
-
-
 @pytest.mark.parametrize("url", ["sqlite:///runs.db", "journal:///runs.journal"])
 def test_a_full_disk_stops_the_command_with_one_line_and_it_goes_on_later(
-    url: str, here: Path, start: Callable[..., BaseProcess], undisturbed: Outcome
+    url: str, here: Path, undisturbed: Outcome
 ) -> None:
     Path("run.yaml").write_text(CONFIG.format(name="full", storage=url))
-    code, lines = ended(start(["run", "run.yaml"], 50_000 if "journal" in url else 250_000))
+    most_bytes = 50_000 if "journal" in url else 250_000
+    limited = start(["run", "run.yaml"], limits={resource.RLIMIT_FSIZE: most_bytes})
+    code, lines = ended(limited)
     assert code == 2
     (line,) = lines
     assert line.startswith("optuna-wnn: storage: ")
     assert "run the same command again: nothing is lost" in line
     assert ended(start(["run", "run.yaml"])) == (0, [])
     assert came_to(url, "full") == undisturbed
-
-
-# -- networks and servers ------------------------------------------------------------------------
-
-
-class Wire:
-    """A TCP proxy that can be cut: what is connected is hung up on, and nobody comes through."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._ends: list[socket.socket] = []
-        self._is_cut = False
-        self._is_stalled = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                if self._is_cut:
-                    near.close()
-                    continue
-                far = socket.create_connection(("127.0.0.1", self._target))
-                self._ends += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                while self._is_stalled.is_set():
-                    time.sleep(0.01)
-                sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def cut(self, seconds: float) -> None:
-        """Hang up, and let nobody through for some time."""
-        self._is_cut = True
-        for end in self._ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        time.sleep(seconds)
-        self._is_cut = False
-
-    def stall(self, seconds: float) -> None:
-        """Keep connections, but forward nothing for some time."""
-        self._is_stalled.set()
-        time.sleep(seconds)
-        self._is_stalled.clear()
-
-    def close(self) -> None:
-        self._listener.close()
-        self.cut(0)
-
-
-@pytest.fixture
-def wired(request: pytest.FixtureRequest) -> Iterator[tuple[Wire, str]]:
-    """A wire to a fresh storage of some service, and the URL that leads through it."""
-    kind = request.param
-    if kind == "redis":
-        redis = pytest.importorskip("redis")
-        address = os.environ.get(*URLS["redis"]).rpartition("/")[0] + "/14"
-        client = redis.Redis.from_url(address)
-        try:
-            client.flushdb()
-        except redis.exceptions.ConnectionError:
-            pytest.skip("no Redis")
-        fresh: Iterator[str] = iter([address])
-    else:
-        fresh = with_database(kind)
-    for address in fresh:
-        url = sqlalchemy.engine.make_url(address)
-        assert url.port is not None
-        wire = Wire(url.port)
-        yield wire, url.set(port=wire.port).render_as_string(hide_password=False)
-        wire.close()
-    if kind == "redis":
-        client.flushdb()
-        client.close()
-
-
-SECONDS = float(os.environ.get("TEST_CUT_SECONDS", "1"))
-
-
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-@pytest.mark.parametrize(
-    ("wired", "fault"),
-    [("postgres", "cut"), ("postgres", "stall"), ("mysql", "cut"), ("redis", "cut")],
-    indirect=["wired"],
-)
-def test_a_run_survives_a_network_that_is_away(
-    wired: tuple[Wire, str],
-    fault: str,
-    here: Path,
-    start: Callable[..., BaseProcess],
-    undisturbed: Outcome,
-) -> None:
-    wire, url = wired
-    Path("run.yaml").write_text(CONFIG.format(name="cut", storage=url))
-    process = start(["run", "run.yaml"])
-    while "generation" not in out() and process.is_alive():
-        time.sleep(0.05)
-    getattr(wire, fault)(SECONDS)
-    code, lines = ended(process)
-    assert code == 0, lines
-    if fault == "cut":
-        # The pool of connections may say that it lost one, too.
-        assert any(line.startswith("The storage does not answer (") for line in lines)
-    else:
-        assert lines == []
-    assert came_to(url, "cut") == undisturbed
-
-
-def out() -> str:
-    with contextlib.suppress(FileNotFoundError):
-        return Path("out.txt").read_text()
-    return ""
-
-
-class PostgreSQL:
-    """A server of one's own, on a folder of one's own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
-        if self._binaries is None or not (self._binaries / "initdb").exists():
-            pytest.skip("PostgreSQL's server is not installed")
-        pytest.importorskip("psycopg")
-        self._user = "postgres" if os.geteuid() == 0 else None  # it does not run as root
-        self._folder = folder / "server"
-        self._folder.mkdir()
-        if self._user is not None:
-            shutil.chown(self._folder, self._user)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self._do("initdb", "--auth=trust", "--username=postgres", "--no-sync")
-        self.url = f"postgresql+psycopg://postgres@127.0.0.1:{self._port}/postgres"
-
-    def _do(self, program: str, *words: str) -> None:
-        assert self._binaries is not None
-        subprocess.run(
-            [self._binaries / program, f"--pgdata={self._folder}/data", *words],
-            check=True,
-            user=self._user,
-            cwd=self._folder,
-            stdout=subprocess.DEVNULL,
-        )
-
-    def start(self) -> None:
-        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -k {self._folder}"
-        self._do("pg_ctl", "start", "-w", "-o", options, f"--log={self._folder}/log")
-
-    def stop(self) -> None:
-        self._do("pg_ctl", "stop", "-m", "immediate")
-
-
-@pytest.fixture
-def server() -> Iterator[PostgreSQL]:
-    # Not in pytest's own folder, which only this user may enter.
-    folder = Path("/tmp") / f"wnn-postgres-{os.getpid()}"
-    folder.mkdir(mode=0o755)
-    try:
-        server = PostgreSQL(folder)
-        server.start()
-        yield server
-        server.stop()
-    finally:
-        shutil.rmtree(folder)
-
-
-def test_a_run_survives_a_database_that_crashes_and_comes_back(
-    server: PostgreSQL, here: Path, start: Callable[..., BaseProcess], undisturbed: Outcome
-) -> None:
-    Path("run.yaml").write_text(CONFIG.format(name="crash", storage=server.url))
-    process = start(["run", "run.yaml"])
-    while "generation" not in out() and process.is_alive():
-        time.sleep(0.05)
-    server.stop()
-    time.sleep(0.5)
-    server.start()
-    code, lines = ended(process)
-    assert code == 0, lines
-    assert all(line.startswith("The storage does not answer (") for line in lines)
-    assert came_to(server.url, "crash") == undisturbed
 
 
 # -- evaluators and memory -----------------------------------------------------------------------

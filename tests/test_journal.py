@@ -9,7 +9,9 @@ from pathlib import Path
 
 import optuna
 import pytest
+from services import with_redis
 
+from optuna_wnn.errors import StorageError
 from optuna_wnn.storages import open_storage
 
 
@@ -67,3 +69,19 @@ for _ in range(40):
     assert [writer.wait(60) for writer in writers] == [0, 0]
     study = optuna.load_study(study_name="a", storage=open_storage(f"journal:///{path}"))
     assert [t.number for t in study.trials] == list(range(80))
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_an_entry_that_redis_has_lost_is_told_and_not_waited_for() -> None:
+    redis = pytest.importorskip("redis")
+    for url in with_redis():
+        storage = open_storage(url)
+        study = optuna.create_study(study_name="a", storage=storage)
+        study.tell(study.ask(), 0.0)
+        with redis.Redis.from_url(url) as client:
+            client.delete(":log:2")
+            with pytest.raises(StorageError, match="lost entry 2 of its journal"):
+                open_storage(url)
+            client.delete(":log_number")
+        with pytest.raises(StorageError, match=r"lost entry .* of its journal"):
+            study.ask()

@@ -1,4 +1,4 @@
-"""The wheel holds one package, whole, and nothing else."""
+"""The wheel holds one package, whole, where its command starts, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ FOLDERS = {
     "samplers": "optuna_wnn/samplers",
     "evaluators": "optuna_wnn/evaluators",
 }
+COMMAND = "optuna_wnn_command.py"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if importlib.util.find_spec(needed) is None:
             pytest.skip(f"{needed} is not installed")
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", COMMAND):
         shutil.copy(ROOT / name, source)
     for name in FOLDERS:
         shutil.copytree(
@@ -40,8 +41,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_holds_every_file_of_the_three_folders_and_no_other(wheel: Path) -> None:
-    wanted = {
+def test_the_wheel_holds_every_file_of_the_three_folders_and_the_command(wheel: Path) -> None:
+    wanted = {COMMAND} | {
         f"{place}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, place in FOLDERS.items()
         for path in (ROOT / folder).rglob("*")
@@ -51,12 +52,15 @@ def test_the_wheel_holds_every_file_of_the_three_folders_and_no_other(wheel: Pat
     assert {name for name in names if ".dist-info/" not in name} == wanted
 
 
-def test_the_wheel_installs_one_top_level_name_and_one_command(wheel: Path) -> None:
+def test_the_wheel_installs_the_package_and_one_command(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (info,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
-    assert archive.read(f"{info}/top_level.txt").decode().split() == ["optuna_wnn"]
+    assert archive.read(f"{info}/top_level.txt").decode().split() == [
+        "optuna_wnn",
+        "optuna_wnn_command",
+    ]
     scripts = archive.read(f"{info}/entry_points.txt").decode()
-    assert scripts.split("\n")[:2] == ["[console_scripts]", "optuna-wnn = optuna_wnn.cli:main"]
+    assert scripts.split("\n")[:2] == ["[console_scripts]", "optuna-wnn = optuna_wnn_command:main"]
 
 
 def test_mlx_is_required_on_apple_silicon_only(wheel: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import multiprocessing
 import os
 import pickle
 import random
@@ -19,12 +17,14 @@ from typing import Any
 import optuna
 import pytest
 import sqlalchemy
+from commands import came_to
+from commands import ended
+from commands import start
 from optuna.storages import BaseStorage
 from optuna.storages import InMemoryStorage
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from runs import DigestEvaluator
-from runs import Outcome
 from runs import outcome
 from runs import place
 from runs import small_search
@@ -241,53 +241,18 @@ search: {{trials: 5, population_size: 3, n_neighbors: 3}}
 """
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory but for a text."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text("the cat sat on the mat; the dog did not. " * 40)
-    return tmp_path
-
-
 def configuration(storage: str) -> str:
     Path("run.yaml").write_text(CONFIG.format(storage=storage))
     return "run.yaml"
 
 
-@pytest.fixture(scope="module")
-def start() -> Callable[[list[str]], Any]:
-    """Starts the command in a process that forks from one that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["optuna_wnn.cli", "optuna_wnn.evaluators.reference"])
-
-    def start(words: list[str]) -> Any:
-        process = context.Process(target=_command, args=(words, os.getcwd()))
-        process.start()
-        return process
-
-    return start
-
-
-def _command(words: list[str], folder: str) -> None:
-    os.chdir(folder)
-    with (
-        open("log.txt", "a") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-    ):
-        code = main(words)
-    sys.exit(code)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="it needs SIGKILL")
 @pytest.mark.parametrize("url", STORAGES)
-def test_a_process_may_be_killed_at_any_moment(
-    url: str, here: Path, start: Callable[[list[str]], Any]
-) -> None:
+def test_a_process_may_be_killed_at_any_moment(url: str, here: Path) -> None:
     config = configuration(url)
     command = ["run", config, "--name", "whole"]
-    run_seconds, idle_seconds = _timed(start, command), _timed(start, command)
-    expected = _renamed(outcome(open_storage(url), "whole"))
+    run_seconds, idle_seconds = _timed(command), _timed(command)
+    expected = came_to(url, "whole")
     rng = random.Random(7)
     n_kills = n_chains = 0
     while n_kills < N_KILLS:
@@ -302,21 +267,14 @@ def test_a_process_may_be_killed_at_any_moment(
             process.kill()
             process.join()
             n_kills += 1
-        assert process.exitcode == 0, Path("log.txt").read_text()
-        assert _renamed(outcome(open_storage(url), name)) == expected
+        assert ended(process) == (0, [])
+        assert came_to(url, name) == expected
 
 
-def _timed(start: Callable[[list[str]], Any], words: list[str]) -> float:
+def _timed(words: list[str]) -> float:
     started = time.monotonic()
-    process = start(words)
-    process.join()
-    assert process.exitcode == 0, Path("log.txt").read_text()
+    assert ended(start(words)) == (0, [])
     return time.monotonic() - started
-
-
-def _renamed(found: Outcome) -> Outcome:
-    """Return the same without the name of the run."""
-    return {name.partition("/")[2]: trials for name, trials in found.items()}
 
 
 def listen_to_ctrl_c() -> None:
@@ -353,5 +311,4 @@ def test_ctrl_c_and_sigterm_say_how_to_resume_and_the_real_command_does(
         assert lines == [f"{word}; nothing is lost. To resume: optuna-wnn run run.yaml"]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     assert main(["run", "run.yaml", "--name", "whole"]) == 0
-    storage = open_storage(url)
-    assert _renamed(outcome(storage, "killed")) == _renamed(outcome(storage, "whole"))
+    assert came_to(url, "killed") == came_to(url, "whole")

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy
 from runs import DigestEvaluator
 from runs import small_search
+from services import with_redis
 from test_architecture import SOURCES
 
 from optuna_wnn import Genome
@@ -73,22 +74,14 @@ class Bomb:
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_a_pickle_in_redis_is_not_loaded(tmp_path: Path) -> None:
     redis = pytest.importorskip("redis")
-    address = os.environ.get("TEST_REDIS", "redis://127.0.0.1:6379/15").rpartition("/")[0] + "/13"
-    client = redis.Redis.from_url(address)
-    try:
-        client.flushdb()
-    except redis.exceptions.ConnectionError:
-        pytest.skip("no Redis")
-    try:
-        client.set(":snapshot", pickle.dumps(Bomb(tmp_path / "exploded")))
-        storage = open_storage(address)
-        small_search(storage, search={"trials": 18, "population_size": 3}).run()
-        assert not (tmp_path / "exploded").exists()
-        assert b"exploded" in client.get(":snapshot")  # nor is one written, at trial 100
-        assert len(storage.get_all_studies()) == 6
-    finally:
-        client.flushdb()
-        client.close()
+    for address in with_redis():
+        with redis.Redis.from_url(address) as client:
+            client.set(":snapshot", pickle.dumps(Bomb(tmp_path / "exploded")))
+            storage = open_storage(address)
+            small_search(storage, search={"trials": 18, "population_size": 3}).run()
+            assert not (tmp_path / "exploded").exists()
+            assert b"exploded" in client.get(":snapshot")  # nor is one written, at trial 100
+            assert len(storage.get_all_studies()) == 6
 
 
 # -- passwords -----------------------------------------------------------------------------------

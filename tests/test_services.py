@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import multiprocessing
+import itertools
 import os
-import socket
-import subprocess
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import optuna
 import pytest
-import sqlalchemy
+from commands import start
 from optuna.trial import TrialState
 from runs import place
 from runs import studies
+from services import with_storage
 
 from optuna_wnn import report
-from optuna_wnn.cli import main
 from optuna_wnn.errors import InputError
-from optuna_wnn.storages import masked
 from optuna_wnn.storages import open_storage
 from optuna_wnn.store.places import child_of
 from optuna_wnn.store.trials import all_trials
@@ -45,12 +38,6 @@ phases:
   - {{{{method: ga, free: [neurons, bits]}}}}
   - {{{{method: ts, free: connections}}}}
 """
-# What a machine with these services on their usual ports has; other addresses by environment.
-URLS = {
-    "postgres": ("TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test"),
-    "mysql": ("TEST_MYSQL", "mysql+pymysql://root@127.0.0.1:3306/test"),
-    "redis": ("TEST_REDIS", "redis://127.0.0.1:6379/15"),
-}
 # Eight where workers meet on a server, fewer where the code that they run is the same.
 WORKERS = {"postgres": 8, "mysql": 4, "redis": 4, "grpc": 3, "journal": 4, "sqlite": 4}
 EXACT = ("postgresql", "mysql", "sqlite")  # whoever begins a trial there sees all others
@@ -59,118 +46,40 @@ EXACT = ("postgresql", "mysql", "sqlite")  # whoever begins a trial there sees a
 @pytest.fixture
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a fresh storage of some kind."""
-    kind = request.param
-    if kind == "journal":
-        yield f"journal:///{tmp_path}/runs.journal"
-    elif kind == "sqlite":
-        yield f"sqlite:///{tmp_path}/runs.db"
-    elif kind == "redis":
-        redis = pytest.importorskip("redis")
-        address = os.environ.get(*URLS["redis"])
-        client = redis.Redis.from_url(address)
-        try:
-            client.ping()
-        except redis.exceptions.ConnectionError as error:
-            pytest.skip(f"no Redis at {masked(address)}: {error}")
-        if client.dbsize():
-            pytest.skip(f"Redis at {masked(address)} holds something; give an empty database")
-        yield address
-        client.flushdb()
-        client.close()
-    elif kind == "grpc":
-        pytest.importorskip("grpc")
-        yield from with_proxy(tmp_path)
-    else:
-        yield from with_database(kind)
+    yield from with_storage(request.param, tmp_path)
 
 
-def with_database(kind: str) -> Iterator[str]:
-    """Yield the URL of a new database of a server, and drop it."""
-    address = os.environ.get(*URLS[kind])
-    name = f"wnn_{uuid.uuid4().hex[:12]}"
-    try:
-        server = sqlalchemy.create_engine(address, isolation_level="AUTOCOMMIT")
-        with server.connect() as connection:
-            connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
-    except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
-        pytest.skip(f"no database at {masked(address)}: {str(error).splitlines()[0]}")
-    url = sqlalchemy.engine.make_url(address).set(database=name)
-    yield url.render_as_string(hide_password=False)
-    with server.connect() as connection:
-        force = " WITH (FORCE)" if kind == "postgres" else ""
-        connection.execute(sqlalchemy.text(f"DROP DATABASE {name}{force}"))
-    server.dispose()
-
-
-def with_proxy(folder: Path) -> Iterator[str]:
-    """Yield the URL of Optuna's proxy in front of a new database."""
-    for behind in with_database("postgres"):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        code = (
-            "from optuna_wnn import open_storage; from optuna.storages import "
-            f"run_grpc_proxy_server as run; run(open_storage({behind!r}), "
-            f"host='127.0.0.1', port={port})"
-        )
-        with open(folder / "proxy.log", "w") as log:
-            server = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
-        try:
-            proxy = optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=port)
-            proxy.wait_server_ready(timeout=60)
-            proxy.close()
-            yield f"grpc://127.0.0.1:{port}"
-        finally:
-            server.kill()
-            server.wait()
+Start = Callable[[str], BaseProcess]
 
 
 @pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], BaseProcess]:
-    """Starts the command in a process that forks from one that has imported everything."""
-    monkeypatch.chdir(tmp_path)
-    Path("text.txt").write_text("the cat sat on the mat; the dog did not. " * 40)
+def start_worker(here: Path) -> Start:
+    """Starts a worker on a storage; the files ``*.log`` have the errors of each."""
     Path("run.yaml").write_text(CONFIG.format(name="shared"))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["optuna_wnn.cli", "optuna_wnn.evaluators.reference"])
+    numbers = itertools.count()
 
-    def start(url: str) -> BaseProcess:
-        process = context.Process(target=_command, args=(url, str(tmp_path)))
-        process.start()
-        return process
+    def start_worker(url: str) -> BaseProcess:
+        return start(["run", "run.yaml", "--storage", url], os.devnull, f"{next(numbers)}.log")
 
-    return start
-
-
-def _command(url: str, folder: str) -> None:
-    os.chdir(folder)
-    with (
-        open(f"{os.getpid()}.log", "w") as log,
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(log),
-    ):
-        code = main(["run", "run.yaml", "--storage", url])
-    sys.exit(code)
+    return start_worker
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize(("url", "n_workers"), WORKERS.items(), indirect=["url"])
 def test_many_processes_are_one_search(
-    url: str, n_workers: int, start: Callable[[str], BaseProcess], tmp_path: Path
+    url: str, n_workers: int, start_worker: Start, here: Path
 ) -> None:
-    workers = [start(url) for _ in range(n_workers)]
+    workers = [start_worker(url) for _ in range(n_workers)]
     for worker in workers:
         worker.join(300)
     assert [worker.exitcode for worker in workers] == n_workers * [0]
-    check(url, n_workers, tmp_path)
+    check(url, n_workers, here)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it needs SIGKILL")
 @pytest.mark.parametrize("url", ["postgres"], indirect=True)
-def test_one_is_killed_and_another_joins(
-    url: str, start: Callable[[str], BaseProcess], tmp_path: Path
-) -> None:
-    workers = [start(url) for _ in range(3)]
+def test_one_is_killed_and_another_joins(url: str, start_worker: Start, here: Path) -> None:
+    workers = [start_worker(url) for _ in range(3)]
     storage = open_storage(url)
     victim = None
     while victim is None:  # until one of them is in the middle of a trial
@@ -185,11 +94,11 @@ def test_one_is_killed_and_another_joins(
     victim.kill()
     victim.join()
     others = [worker for worker in workers if worker is not victim]
-    others.append(start(url))
+    others.append(start_worker(url))
     for worker in others:
         worker.join(300)
     assert [worker.exitcode for worker in others] == [0, 0, 0]
-    check(url, len(workers) + 1, tmp_path, n_killed=1)
+    check(url, len(workers) + 1, here, n_killed=1)
 
 
 def check(url: str, n_workers: int, folder: Path, n_killed: int = 0) -> None:

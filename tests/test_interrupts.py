@@ -1,0 +1,69 @@
+"""Ctrl-C while the command, or a job of a sweep, still loads: it ends without a traceback."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+
+ROOT = Path(__file__).parent.parent
+LOADING = """
+import sys
+import optuna_wnn_command
+
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+sys.exit(optuna_wnn_command.main())
+"""
+
+
+def test_a_ctrl_c_while_the_command_loads_ends_it_quietly() -> None:
+    for module in ("optuna_wnn.space", "optuna_wnn.plan"):  # of the package, of the command
+        program = [sys.executable, "-c", LOADING.format(module=module), "run", "run.yaml"]
+        ran = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
+
+
+SWEEP = """
+name: many
+base: {backend: reference, task: {kind: python-docs}}
+method: grid
+grid: {seed: [1, 2]}
+"""
+# The process that starts the jobs gets the Ctrl-C when all of them have been started.
+JOBS = """
+import os, signal, sys
+from multiprocessing.context import SpawnProcess
+from optuna_wnn import cli
+
+start_one = SpawnProcess.start
+
+def start(process):
+    start_one(process)
+    if process.name.endswith("-2"):
+        os.killpg(0, signal.SIGINT)
+
+SpawnProcess.start = start
+sys.exit(cli.main(["sweep", "sweep.yaml", "--jobs", "2"]))
+"""
+
+
+def test_a_ctrl_c_while_jobs_load_ends_them_quietly(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    ran = subprocess.run(
+        [sys.executable, "-c", JOBS],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert ran.returncode == 130
+    (line,) = ran.stderr.strip().splitlines()
+    assert line.startswith("Interrupted; nothing is lost. To resume: optuna-wnn sweep")
