@@ -33,7 +33,12 @@ OUT, ERR = "out.txt", "err.txt"
 PATIENCE = 200.0  # seconds: a busy machine is slow now and then
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["optuna_wnn.cli", "optuna_wnn.evaluators.reference"])
+_CONTEXT.set_forkserver_preload(
+    [
+        *("optuna_wnn.cli", "optuna_wnn.evaluators.reference"),
+        *("optuna_dashboard", "plotly.graph_objects"),  # where they are installed
+    ]
+)
 
 
 def start(

@@ -326,6 +326,12 @@ BROKEN: list[tuple[str, str | bytes, str, str]] = [
         "correct task.path",
     ),
     (
+        "a device as data",
+        "name: x\ntask: {kind: text, path: /dev/zero}\n",
+        "/dev/zero",
+        "no ordinary file; correct task.path",
+    ),
+    (
         "shares of 2 in all",
         "name: x\ntask: {kind: python-docs, split: [1, 0.5, 0.5]}\n",
         "task.split",

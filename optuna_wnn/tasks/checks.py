@@ -99,7 +99,12 @@ def read_file(path: Any, option: str = "path") -> bytes:
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"task.{option}: {path!r} is not the path of a file")
     try:
-        content = Path(path).read_bytes()
+        file = Path(path)
+        if file.exists() and not file.is_file() and not file.is_dir():  # it may have no end
+            raise InputError(f"{path}: it is no ordinary file; correct task.{option}")
+        content = file.read_bytes()
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path}: cannot be read ({reason}); correct task.{option}") from error
