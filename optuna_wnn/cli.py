@@ -282,7 +282,7 @@ def _init(chosen: argparse.Namespace) -> None:
     if chosen.schema and path.name:
         targets.append(path.with_suffix(".schema.json"))
     for target in targets:
-        if target.exists():
+        if os.path.lexists(target):
             raise InputError(f"{target}: it is there already; choose another name or remove it")
     beside = [target.name for target in targets[1:]]
     texts = [template(_run_name(path), *beside), _json(json_schema())]

@@ -85,6 +85,8 @@ def read_container(
         InputError: If the file is missing, truncated, edited, or something else.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a device may have no end
+            raise InputError(f"{path}: it is no file; {_REMEDY}")
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
             _check_members(path, infos, dtypes, optional)

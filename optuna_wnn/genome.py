@@ -408,17 +408,23 @@ class Genome:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that is either there whole or not there.
 
+    A link is followed, and a device or a pipe is written to: neither is replaced by a file.
+
     Raises:
         InputError: If the file cannot be written there.
     """
     try:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(content)
+            return
+        target = Path(os.path.realpath(path))
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         try:
             with open(temporary, "xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -97,10 +97,13 @@ def read_inputs(path: Path, part: str) -> tuple[NDArray[Any], NDArray[np.int64] 
         return examples.inputs, examples.targets
     if path.suffix == ".npy":
         try:  # mapped, so that no array is larger than its file
-            return np.load(path, mmap_mode="r", allow_pickle=False), None
-        except (ValueError, OSError, SyntaxError, RecursionError) as error:
+            inputs = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError, SyntaxError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or "this is no array of numbers"
             raise InputError(f"{path}: {reason}; write it with numpy.save") from error
+        if not isinstance(inputs, np.ndarray) or inputs.ndim == 0:
+            raise InputError(f"{path}: a row of inputs for each example is needed")
+        return inputs, None
     raise InputError(
         f"{path}: give the configuration of a run (*.yaml) or an array of inputs (*.npy)"
     )

@@ -139,9 +139,11 @@ class PhasedSearch:
         try:
             return self._outage.keep_trying(self._run)
         except MemoryError as error:
+            reason = str(error) or "no more is to be had"
             raise InputError(
-                f"run {self.config.name}: memory ran out ({error}); nothing is lost: free some "
-                "and run the same again, or start another run with a smaller space"
+                f"run {self.config.name}: memory ran out ({reason}); "
+                "nothing is lost: free some and run the same again, or start another run with a "
+                "smaller space"
             ) from error
 
     def _run(self) -> report.RunSummary:

@@ -73,7 +73,7 @@ def _file_of(url: str) -> str:
     if url.startswith("journal:///"):
         return url.removeprefix("journal:///")
     database = sqlalchemy.engine.make_url(url).database if url.startswith("sqlite") else None
-    return "" if database in (None, ":memory:") else database
+    return database if database and database != ":memory:" else ""
 
 
 def _opened_with_others(url: str, attempts: int = 10) -> BaseStorage:
@@ -102,7 +102,9 @@ def _opened(url: str) -> BaseStorage:
         return JournalStorage(RedisJournal(url))
     if url.startswith("grpc://"):
         host, _, port = url.removeprefix("grpc://").partition(":")
-        return GrpcStorageProxy(host=host, port=int(port or 13000))
+        proxy = GrpcStorageProxy(host=host, port=int(port or 13000))
+        proxy.wait_server_ready(timeout=_GRPC_PATIENCE)
+        return proxy
     return optuna.storages.get_storage(_opened_database(url))
 
 
@@ -110,6 +112,8 @@ def _opened_database(url: str) -> RDBStorage:
     """Open a database whose connections end with the storage."""
     options: dict[str, Any] = {"pool_logging_name": _POOL}
     if url.startswith("sqlite"):
+        if not _file_of(url):
+            raise ValueError("it names no file; for a storage that ends with the process: memory:")
         options["connect_args"] = {"timeout": 60}
         # RDBStorage writes its schema in its constructor, so the mode must be set before.
         sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _tune_sqlite)
@@ -120,12 +124,15 @@ def _opened_database(url: str) -> RDBStorage:
         sqlalchemy.event.listen(backend.engine, "connect", _tune_sqlite)
     else:
         backend = RDBStorage(url, engine_kwargs=options)
-    logging.getLogger(backend.engine.pool.logger.name).addFilter(_as_information)
+    log = backend.engine.pool.logger
+    if isinstance(log, logging.Logger):
+        log.addFilter(_as_information)
     weakref.finalize(backend, _disconnect, backend.scoped_session, backend.engine, os.getpid())
     return backend
 
 
 _POOL: Final = "optuna_wnn"
+_GRPC_PATIENCE: Final = 10.0  # seconds
 
 
 def _as_information(record: logging.LogRecord) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 from typing import TypeVar
@@ -58,6 +59,8 @@ def _reason(error: pydantic.ValidationError, model: type[BaseModel]) -> tuple[st
     else:
         wanted = _WANTED.get(kind, first["msg"].removeprefix("Value error, "))
         text = f"{path}: {wanted[:1].lower()}{wanted[1:]} (it is {_shown(given)})"
+        if kind == "float_type" and isinstance(given, str) and _EXPONENT.fullmatch(given):
+            text += "; YAML wants a point and a sign in it, as in 1.0e-3"
     return text, False
 
 
@@ -71,6 +74,8 @@ _WANTED = {
     "int_type": "a whole number is needed",
     "float_type": "a number is needed",
 }
+
+_EXPONENT = re.compile(r"[-+]?[\d.]+[eE][-+]?\d+")
 
 
 def _shown(value: Any) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import psutil
 from runs import Outcome
 from runs import outcome
 
@@ -48,10 +49,13 @@ def start(
 
     Args:
         words: Of its command line.
-        out: The file that it writes to; it is emptied before.
+        out: The file that it writes to; it is emptied first.
         err: The file for its errors.
-        limits: What it may use at most, by the names of :mod:`resource`.
+        limits: What it may use at most, by the names of :mod:`resource`; of memory, beyond what
+            it starts with.
     """
+    for path in (out, err):
+        open(path, "w").close()
     process = _CONTEXT.Process(target=_command, args=(words, os.getcwd(), out, err, limits or {}))
     process.start()
     return process
@@ -60,12 +64,14 @@ def start(
 def _command(words: list[str], folder: str, out: str, err: str, limits: Mapping[int, int]) -> None:
     os.chdir(folder)
     with (
-        open(out, "w", buffering=1) as out_file,
-        open(err, "w", buffering=1) as err_file,
+        open(out, "a", buffering=1) as out_file,
+        open(err, "a", buffering=1) as err_file,
         contextlib.redirect_stdout(out_file),
         contextlib.redirect_stderr(err_file),
     ):
         for limit, most in limits.items():
+            if limit == resource.RLIMIT_AS:
+                most += psutil.Process().memory_info().vms
             resource.setrlimit(limit, (most, resource.RLIM_INFINITY))
         code = main(words)
     sys.exit(code)
@@ -73,26 +79,24 @@ def _command(words: list[str], folder: str, out: str, err: str, limits: Mapping[
 
 def written(path: str = OUT) -> str:
     """Return what a command has written until now."""
-    with contextlib.suppress(FileNotFoundError):
-        return Path(path).read_text()
-    return ""
+    return Path(path).read_text()
 
 
-def wait_for(process: BaseProcess, word: str) -> None:
-    """Wait until a command has written a word, or is over."""
+def wait_for(process: BaseProcess, word: str, n: int = 1) -> None:
+    """Wait until a command has written a word ``n`` times, or is over."""
     end = time.monotonic() + PATIENCE
-    while word not in written() and process.is_alive():
+    while written().count(word) < n and process.is_alive():
         assert time.monotonic() < end, written() + written(ERR)
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
-def ended(process: BaseProcess) -> tuple[int | None, list[str]]:
+def ended(process: BaseProcess, err: str = ERR) -> tuple[int | None, list[str]]:
     """Wait for a command, and return its exit code and what it wrote to standard error."""
     process.join(PATIENCE)
     if process.exitcode is None:
         process.kill()
-        raise AssertionError(written() + written(ERR))
-    return process.exitcode, written(ERR).splitlines()
+        raise AssertionError(written(err))
+    return process.exitcode, written(err).splitlines()
 
 
 def came_to(url: str, name: str) -> Outcome:

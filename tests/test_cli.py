@@ -323,6 +323,12 @@ def test_generate_writes_on_from_a_text(inside: Path, capsys: pytest.CaptureFixt
         ("wide.npy", "inputs of shape (2, 9) do not fit"),
         ("text.npy", "no array of numbers"),
         ("gone.npy", "No such file"),
+        ("number.npy", "a row of inputs for each example is needed"),
+        ("objects.npy", "no array of numbers"),
+        ("empty.npy", "no array of numbers"),
+        ("giant.npy", "no array of numbers"),
+        ("words.npy", "inputs of shape (1,) do not fit"),
+        ("reals.npy", "inputs must be bool, 0 and 1, or packed"),
         ("out.txt", "give the configuration of a run"),
     ],
 )
@@ -332,6 +338,13 @@ def test_what_cannot_be_predicted_is_one_line(
     assert main(["export", "tiny", "model.npz"]) == 0
     np.save("wide.npy", np.zeros((2, 9), bool))
     Path("text.npy").write_text("the cat")
+    np.save("number.npy", np.array(3))
+    np.save("objects.npy", np.array([{1: 2}]))
+    Path("empty.npy").write_bytes(b"")
+    claim = b"{'descr': '|b1', 'fortran_order': False, 'shape': (1000000000000, 8), }"
+    Path("giant.npy").write_bytes(b"\x93NUMPY\x01\0v\0" + claim.ljust(117) + b"\n")
+    np.save("words.npy", np.array(["a"]))
+    np.save("reals.npy", np.full((2, 8), np.nan))
     capsys.readouterr()
     assert main(["predict", "model.npz", inputs]) == 2
     told = capsys.readouterr()
@@ -371,6 +384,25 @@ def test_a_model_is_not_trained_on_other_data(
         (["report", "tiny", "--storage", "journal:///gone.log"], "there is no file gone.log"),
         (["export", "tiny", "a.json.gz", "--storage", "sqlite:///text.txt"], "not a database"),
         (["report", "tiny", "--storage", "floppy"], "check the URL"),
+        (["report", "tiny", "--storage", "sqlite:///"], "it names no file"),
+        (["report", "tiny", "--storage", "journal:///run.yaml"], "cannot be opened"),
+        (["report", ""], "it has tiny"),
+        (["report", "../tiny"], "it has tiny"),
+        (["report", "tiny", "--html", "."], ".: cannot be written"),
+        (["report", "tiny", "--html", "gone/a.html"], "gone/a.html: cannot be written"),
+        (["report", "tiny", "--png", "text.txt"], "no folder can be made there"),
+        (["run", "text.txt"], "a mapping of keys is needed"),
+        (["run", "run.yaml", "--name", ""], "--name"),
+        (["run", "run.yaml", "--name", "a/b"], "--name"),
+        (["run", "run.yaml", "--name", "x", "--storage", "sqlite://"], "it names no file"),
+        (["sweep", "run.yaml"], "base: this key is needed"),
+        (["sweep", "gone.yaml"], "No such file"),
+        (["init", "text.txt"], "it is there already"),
+        (["init", "."], "it is there already"),
+        (["init", 300 * "x"], "File name too long"),
+        (["init", "a\0b"], "cannot be written"),
+        (["predict", ".", "run.yaml"], ".: it is no file"),
+        (["predict", "/dev/zero", "run.yaml"], "it is no file"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(

@@ -300,6 +300,7 @@ BROKEN: list[tuple[str, str | bytes, str, str]] = [
     ("hot", MINIMAL + "memory: {temperature: hot}\n", "memory.temperature", "number"),
     ("infinitely hot", MINIMAL + "memory: {temperature: .inf}\n", "memory.temperature", "finite"),
     ("number in quotes", MINIMAL + "memory: {prior: '0.5'}\n", "memory.prior", "number is needed"),
+    ("no YAML number", MINIMAL + "memory: {prior: 1e-3}\n", "memory.prior", "as in 1.0e-3"),
     ("true as a number", MINIMAL + "memory: {prior: true}\n", "memory.prior", "number is needed"),
     ("half blocks", MINIMAL + "memory: {blocks: 2.5}\n", "memory.blocks", "whole number"),
     (

@@ -18,6 +18,7 @@ from commands import CONFIG
 from commands import came_to
 from commands import ended
 from commands import start
+from commands import written
 from optuna.storages import BaseStorage
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
@@ -324,6 +325,18 @@ def test_a_run_whose_memory_ran_out_says_so_in_one_line_and_goes_on(
     assert outcome(storage) == expected
 
 
+def test_a_process_that_gets_no_more_memory_says_so_and_its_run_goes_on(here: Path) -> None:
+    wide = CONFIG.replace("context: 1", "context: 3").replace("bits: [2, 4]", "bits: [20, 21]")
+    Path("run.yaml").write_text(wide.format(name="tight", storage="sqlite:///runs.db"))
+    code, lines = ended(start(["run", "run.yaml"], limits={resource.RLIMIT_AS: 8 << 20}))
+    assert code == 2
+    (line,) = lines
+    assert line.startswith("optuna-wnn: run tight: memory ran out (")
+    assert ended(start(["run", "run.yaml"])) == (0, [])
+    assert ended(start(["run", "run.yaml", "--name", "whole"])) == (0, [])
+    assert came_to("sqlite:///runs.db", "tight") == came_to("sqlite:///runs.db", "whole")
+
+
 # -- others --------------------------------------------------------------------------------------
 
 
@@ -340,6 +353,25 @@ def test_a_run_of_the_same_name_that_begins_at_the_same_moment_is_refused() -> N
     late._chain.check_same = check_and_be_overtaken  # type: ignore[method-assign]
     with pytest.raises(InputError, match="seed was 1, is 2"):
         late.run()
+
+
+def test_of_two_runs_of_one_name_that_start_together_one_is_refused(here: Path) -> None:
+    url = "sqlite:///runs.db"
+    Path("run.yaml").write_text(CONFIG.format(name="both", storage=url))
+    together = [
+        start(["run", "run.yaml", "--set", f"seed={seed}"], f"{seed}.out", f"{seed}.err")
+        for seed in (1, 2)
+    ]
+    codes = [ended(process, f"{seed}.err")[0] for seed, process in enumerate(together, 1)]
+    assert sorted(map(str, codes)) == ["0", "2"]
+    first = codes.index(0) + 1
+    (line,) = written(f"{3 - first}.err").splitlines()
+    assert f"seed was {first}, is {3 - first}" in line
+    assert ended(start(["run", "run.yaml", "--name", "alone", "--set", f"seed={first}"])) == (
+        0,
+        [],
+    )
+    assert came_to(url, "both") == came_to(url, "alone")
 
 
 @pytest.mark.parametrize("jump", [-7200.0, 7200.0])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +278,26 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     with pytest.raises(InputError, match=r"cannot be written .No space left on device"):
         write_atomically(path, b"other")
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_followed_and_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for content in (b"new", b"again"):
+        write_atomically(tmp_path / "link", content)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "file").read_bytes() == content
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it needs named pipes")
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(path.read_bytes)
+        write_atomically(path, b"content")
+        assert read.result(timeout=30) == b"content"
+    assert path.is_fifo()
     assert list(tmp_path.iterdir()) == [path]
 
 

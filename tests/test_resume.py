@@ -20,6 +20,7 @@ import sqlalchemy
 from commands import came_to
 from commands import ended
 from commands import start
+from commands import wait_for
 from optuna.storages import BaseStorage
 from optuna.storages import InMemoryStorage
 from optuna.storages import RDBStorage
@@ -250,8 +251,7 @@ def configuration(storage: str) -> str:
 @pytest.mark.parametrize("url", STORAGES)
 def test_a_process_may_be_killed_at_any_moment(url: str, here: Path) -> None:
     config = configuration(url)
-    command = ["run", config, "--name", "whole"]
-    run_seconds, idle_seconds = _timed(command), _timed(command)
+    assert ended(start(["run", config, "--name", "whole"])) == (0, [])
     expected = came_to(url, "whole")
     rng = random.Random(7)
     n_kills = n_chains = 0
@@ -260,8 +260,10 @@ def test_a_process_may_be_killed_at_any_moment(url: str, here: Path) -> None:
         name = f"chain{n_chains}"
         while True:
             process = start(["run", config, "--name", name])
-            life = 0.5 * idle_seconds + rng.random() * 2.5 * run_seconds / N_KILLS
-            process.join(life if n_kills < N_KILLS else None)
+            if n_kills == N_KILLS:
+                break
+            wait_for(process, "\n", rng.randrange(5))  # lines, of some twenty of a whole run
+            process.join(rng.random() / 5)
             if process.exitcode is not None:
                 break
             process.kill()
@@ -269,12 +271,6 @@ def test_a_process_may_be_killed_at_any_moment(url: str, here: Path) -> None:
             n_kills += 1
         assert ended(process) == (0, [])
         assert came_to(url, name) == expected
-
-
-def _timed(words: list[str]) -> float:
-    started = time.monotonic()
-    assert ended(start(words)) == (0, [])
-    return time.monotonic() - started
 
 
 def listen_to_ctrl_c() -> None:

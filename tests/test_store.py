@@ -475,6 +475,9 @@ def test_a_journal_makes_its_folder(tmp_path: Path) -> None:
         "mysql+pymysql://user:se/cr@secret@127.0.0.1:1/db",
         "postgresql://user:secret@127.0.0.1:port/db",
         "grpc://host:port",
+        "grpc://127.0.0.1:1",
+        "sqlite://",
+        "sqlite:///:memory:",
         "redis://:secret@127.0.0.1:1/0",
     ],
 )
