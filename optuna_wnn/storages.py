@@ -53,7 +53,7 @@ def open_storage(url: str, *, must_exist: bool = False) -> BaseStorage:
             # Optuna calls Redis and gRPC experimental; a user who named them has decided.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return _opened_with_others(url)
-    except StorageError:
+    except (StorageError, MemoryError):
         raise
     except Exception as error:  # each driver has its own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -328,10 +328,10 @@ def test_a_run_whose_memory_ran_out_says_so_in_one_line_and_goes_on(
 def test_a_process_that_gets_no_more_memory_says_so_and_its_run_goes_on(here: Path) -> None:
     wide = CONFIG.replace("context: 1", "context: 3").replace("bits: [2, 4]", "bits: [20, 21]")
     Path("run.yaml").write_text(wide.format(name="tight", storage="sqlite:///runs.db"))
-    code, lines = ended(start(["run", "run.yaml"], limits={resource.RLIMIT_AS: 8 << 20}))
+    code, lines = ended(start(["run", "run.yaml"], limits={resource.RLIMIT_AS: 16 << 20}))
     assert code == 2
     (line,) = lines
-    assert line.startswith("optuna-wnn: run tight: memory ran out (")
+    assert "memory ran out" in line
     assert ended(start(["run", "run.yaml"])) == (0, [])
     assert ended(start(["run", "run.yaml", "--name", "whole"])) == (0, [])
     assert came_to("sqlite:///runs.db", "tight") == came_to("sqlite:///runs.db", "whole")
