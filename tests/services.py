@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,13 +187,15 @@ class Wire:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
-    def cut(self, seconds: float) -> None:
-        """Hang up, and let nobody through for some time."""
+    def cut(self, seconds: float, is_noticed: Callable[[], bool] = lambda: True) -> None:
+        """Hang up, and let nobody through for some time, and until that is noticed."""
         self._is_cut = True
         for end in self._ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         time.sleep(seconds)
+        while not is_noticed():
+            time.sleep(0.02)
         self._is_cut = False
 
     def stall(self, seconds: float) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 from commands import CONFIG
+from commands import ERR
 from commands import came_to
 from commands import ended
 from commands import start
 from commands import wait_for
+from commands import written
 from runs import Outcome
 from services import PostgreSQL
 from services import Wire
@@ -51,7 +53,10 @@ def test_a_run_survives_a_network_that_is_away(
     Path("run.yaml").write_text(CONFIG.format(name="cut", storage=url))
     process = start(["run", "run.yaml"])
     wait_for(process, "generation")
-    getattr(wire, fault)(SECONDS)
+    if fault == "cut":
+        wire.cut(SECONDS, lambda: bool(written(ERR)) or not process.is_alive())
+    else:
+        wire.stall(SECONDS)
     code, lines = ended(process)
     assert code == 0, lines
     if fault == "cut":
