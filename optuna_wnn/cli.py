@@ -22,6 +22,7 @@ from optuna_wnn.console import Display
 from optuna_wnn.console import SwallowedInterrupts
 from optuna_wnn.console import hearing_termination
 from optuna_wnn.console import open_console
+from optuna_wnn.console import quieten_drivers
 from optuna_wnn.errors import InputError
 from optuna_wnn.errors import Terminated
 from optuna_wnn.genome import write_atomically
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = _parser().parse_args(given)
-    quieten_optuna()
+    _quieten()
     try:
         with hearing_termination():
             chosen.command(chosen)
@@ -101,6 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _refused(explained(failure))
     return 0
+
+
+def _quieten() -> None:
+    quieten_optuna()
+    quieten_drivers()
 
 
 def _refused(error: InputError) -> int:
@@ -327,7 +333,7 @@ def _sweep(chosen: argparse.Namespace) -> None:
 
 def _work(definition: Definition) -> None:
     """Do the work of one job of a sweep."""
-    quieten_optuna()
+    _quieten()
     _watched(Sweep(definition))
 
 

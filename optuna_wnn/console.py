@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 import threading
@@ -25,6 +26,11 @@ def open_console() -> Console:
     """Return where results are printed: not narrower than the table where they are piped."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def quieten_drivers() -> None:
+    """Have drivers not tell of errors that they ignore: an outage is told by who waits for it."""
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

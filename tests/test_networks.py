@@ -92,5 +92,5 @@ def test_a_run_survives_a_database_that_crashes_and_comes_back(
     server.start()
     code, lines = ended(process)
     assert code == 0, lines
-    assert all(line.startswith("The storage does not answer (") for line in lines)
+    assert all(line.startswith("The storage does not answer (") for line in lines), lines
     assert came_to(server.url, "crash") == undisturbed
