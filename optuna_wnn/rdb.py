@@ -23,7 +23,6 @@ from typing import Final
 import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.distributions import distribution_to_json
-from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
@@ -39,10 +38,8 @@ _COLUMNS: Final = {
     "trial_user_attributes": {"trial_user_attribute_id", "trial_id", "key", "value_json"},
     "trial_system_attributes": {"trial_system_attribute_id", "trial_id", "key", "value_json"},
 }
-
-
-_READ: Final = ("trial_id", "number", "state", "datetime_start", "datetime_complete")
-_MOST_NAMED: Final = 500  # trials that one statement names
+_MOST_NAMED: Final = 256  # trials that one statement names
+_MOST_ROWS: Final = 128  # rows that one statement adds; SQLite may bind as few as 999 values
 
 # Says of the system attributes of the trials that others began meanwhile whether the new one
 # gives way to them.
@@ -52,6 +49,9 @@ Yields = Callable[[Sequence[Mapping[str, Any]]], bool]
 class TrialTables:
     """The trials of one database.
 
+    Statements are made once and used again: for SQLAlchemy to make one costs more than for the
+    database to answer it.
+
     Args:
         engine: The database, which has Optuna's tables.
         tables: Those tables.
@@ -60,6 +60,44 @@ class TrialTables:
     def __init__(self, engine: sqlalchemy.Engine, tables: Mapping[str, sqlalchemy.Table]) -> None:
         self._engine = engine
         self._tables = tables
+        trials, studies = tables["trials"], tables["studies"]
+        own = trials.c.study_id == _STUDY
+        locked = sqlalchemy.select(studies.c.study_id).where(studies.c.study_id == _STUDY)
+        self._lock_study = locked.with_for_update()
+        self._last = (
+            sqlalchemy.select(trials.c.trial_id, trials.c.number)
+            .where(own)
+            .order_by(trials.c.trial_id.desc())
+            .limit(1)
+        )
+        keys: sqlalchemy.BindParameter[Sequence[str]] = sqlalchemy.bindparam(
+            "keys", expanding=True
+        )
+        attributes = tables["trial_system_attributes"]
+        wanted = sqlalchemy.and_(
+            attributes.c.trial_id == trials.c.trial_id, attributes.c.key.in_(keys)
+        )
+        self._since = (
+            sqlalchemy.select(
+                trials.c.trial_id, trials.c.number, attributes.c.key, attributes.c.value_json
+            )
+            .select_from(trials.outerjoin(attributes, wanted))
+            .where(own, trials.c.trial_id >= _KNOWN)
+        )
+        self._end = (
+            trials.update()
+            .where(
+                trials.c.trial_id == sqlalchemy.bindparam("trial"),
+                trials.c.state == TrialState.RUNNING.name,
+            )
+            .values(
+                state=sqlalchemy.bindparam("ended"), datetime_complete=sqlalchemy.bindparam("now")
+            )
+        )
+        # By how many trials they name, or how many rows they add.
+        self._changed = functools.lru_cache(maxsize=64)(self._changed_of)
+        self._contents = functools.lru_cache(maxsize=16)(self._contents_of)
+        self._insertion = functools.lru_cache(maxsize=256)(self._insertion_of)
 
     @classmethod
     def of(cls, engine: sqlalchemy.Engine) -> TrialTables | None:
@@ -78,7 +116,12 @@ class TrialTables:
         return cls(engine, tables) if known else None
 
     def add(
-        self, study_id: int, trial: FrozenTrial, known: int = -1, yields: Yields | None = None
+        self,
+        study_id: int,
+        trial: FrozenTrial,
+        known: int = -1,
+        keys: Sequence[str] = (),
+        yields: Yields | None = None,
     ) -> tuple[int, int] | None:
         """Store a new trial, unless it gives way to others, and return its id and its number.
 
@@ -89,55 +132,46 @@ class TrialTables:
             study_id: Its study.
             trial: Its state, values, parameters and attributes.
             known: The highest id of a trial of the study that is known.
+            keys: The system attributes that tell whether it gives way.
             yields: Whether it gives way to trials of higher ids.
         """
-        trials, studies = self._tables["trials"], self._tables["studies"]
-        lock = sqlalchemy.select(studies.c.study_id).where(studies.c.study_id == study_id)
         with self._engine.begin() as connection:
-            connection.execute(lock.with_for_update())
+            self._lock(connection, study_id)
+            last = None
+            if yields is not None:
+                others, last = self._others(connection, study_id, known, keys)
+                if yields(others):
+                    connection.rollback()
+                    return None
+            if last is None:
+                last = connection.execute(self._last, {"study": study_id}).first()
+            number = 0 if last is None else int(last.number) + 1
             row = {
                 "study_id": study_id,
+                "number": number,
                 "state": trial.state.name,
                 "datetime_start": _utc(trial.datetime_start),
                 "datetime_complete": _utc(trial.datetime_complete),
             }
-            made = connection.execute(trials.insert().values(row)).inserted_primary_key
+            made = connection.execute(self._tables["trials"].insert(), row).inserted_primary_key
             assert made is not None
             trial_id = int(made[0])
-            before = (
-                sqlalchemy.select(trials.c.trial_id, trials.c.number)
-                .where(trials.c.study_id == study_id, trials.c.trial_id < trial_id)
-                .order_by(trials.c.trial_id.desc())
-                .limit(1)
+            params = [
+                {
+                    "param_name": name,
+                    "param_value": distribution.to_internal_repr(trial.params[name]),
+                    "distribution_json": _json_of(distribution),
+                }
+                for name, distribution in trial.distributions.items()
+            ]
+            self._insert(connection, "trial_params", trial_id, params)
+            self._insert(connection, "trial_values", trial_id, _values(trial.values))
+            self._insert(
+                connection, "trial_user_attributes", trial_id, _attributes(trial.user_attrs)
             )
-            last = connection.execute(before).first()
-            if yields is not None and last is not None and last.trial_id > known:
-                new = sqlalchemy.and_(
-                    trials.c.study_id == study_id,
-                    trials.c.trial_id > known,
-                    trials.c.trial_id < trial_id,
-                )
-                if yields(list(self._json(connection, "trial_system_attributes", new).values())):
-                    connection.rollback()
-                    return None
-            number = 0 if last is None else int(last.number) + 1
-            connection.execute(
-                trials.update().where(trials.c.trial_id == trial_id).values(number=number)
+            self._insert(
+                connection, "trial_system_attributes", trial_id, _attributes(trial.system_attrs)
             )
-            if trial.params:
-                rows = [
-                    {
-                        "trial_id": trial_id,
-                        "param_name": name,
-                        "param_value": distribution.to_internal_repr(trial.params[name]),
-                        "distribution_json": distribution_to_json(distribution),
-                    }
-                    for name, distribution in trial.distributions.items()
-                ]
-                connection.execute(self._tables["trial_params"].insert(), rows)
-            self._values(connection, trial_id, trial.values)
-            self._attributes(connection, "trial_user_attributes", trial_id, trial.user_attrs)
-            self._attributes(connection, "trial_system_attributes", trial_id, trial.system_attrs)
         return trial_id, number
 
     def finish(
@@ -155,131 +189,200 @@ class TrialTables:
             values: Its values, where it is complete.
             system_attributes: Attributes that it did not have before.
         """
-        trials = self._tables["trials"]
-        running = trials.update().where(
-            trials.c.trial_id == trial_id, trials.c.state == TrialState.RUNNING.name
-        )
+        ended = {"trial": trial_id, "ended": state.name, "now": _utc(datetime.datetime.now())}
         with self._engine.begin() as connection:
-            ended = running.values(
-                state=state.name, datetime_complete=_utc(datetime.datetime.now())
-            )
-            if connection.execute(ended).rowcount == 0:
+            if connection.execute(self._end, ended).rowcount == 0:
                 return False
-            self._values(connection, trial_id, values)
-            self._attributes(connection, "trial_system_attributes", trial_id, system_attributes)
+            self._insert(connection, "trial_values", trial_id, _values(values))
+            rows = _attributes(system_attributes)
+            self._insert(connection, "trial_system_attributes", trial_id, rows)
         return True
 
     def news(
-        self, study_id: int, known: int, running: Mapping[int, TrialState]
-    ) -> list[FrozenTrial]:
-        """Return the trials that are new or in another state, in the order of their numbers.
+        self, study_id: int, known: int, unfinished: Mapping[int, TrialState]
+    ) -> Iterator[FrozenTrial]:
+        """Yield the trials that are new or in another state, in the order of their numbers.
+
+        Their parameters, user attributes and times are not read: who runs a study has no use
+        for them.
 
         Args:
             study_id: The study.
             known: The highest id of a trial that is known.
-            running: The states that unfinished trials had, by id.
+            unfinished: The states that unfinished trials had, by id.
         """
-        trials = self._tables["trials"]
-        columns = [trials.c[name] for name in _READ]
-        is_new = sqlalchemy.and_(trials.c.study_id == study_id, trials.c.trial_id > known)
-        wanted = sqlalchemy.or_(is_new, trials.c.trial_id.in_(sorted(running)))
+        running = [i for i, state in unfinished.items() if state == TrialState.RUNNING]
+        waiting = [i for i, state in unfinished.items() if state != TrialState.RUNNING]
+        most = max(len(running), len(waiting), 1)
         with self._engine.connect() as connection:
-            rows = [
-                row
-                for row in connection.execute(sqlalchemy.select(*columns).where(wanted))
-                if row.trial_id not in running or row.state != running[row.trial_id].name
-            ]
-            found: list[FrozenTrial] = []
-            for start in range(0, len(rows), _MOST_NAMED):
-                found += self._read(connection, rows[start : start + _MOST_NAMED])
-        return sorted(found, key=lambda trial: trial.number)
+            rows: dict[int, Any] = {}
+            for start in range(0, most, _MOST_NAMED):
+                ids = [named[start : start + _MOST_NAMED] for named in (running, waiting)]
+                names = {**_named("running", ids[0]), **_named("waiting", ids[1])}
+                changed = self._changed(_padded(len(ids[0])), _padded(len(ids[1])))
+                names |= {"study": study_id, "known": known}
+                rows |= {row.trial_id: row for row in connection.execute(changed, names)}
+            new = sorted(rows.values(), key=lambda row: int(row.number))
+            for start in range(0, len(new), _MOST_NAMED):
+                yield from self._read(connection, new[start : start + _MOST_NAMED])
 
     def _read(
         self, connection: sqlalchemy.Connection, rows: Sequence[Any]
     ) -> Iterator[FrozenTrial]:
-        """Yield the trials of some rows; user attributes are not read."""
-        trials, parameters = self._tables["trials"], self._tables["trial_params"]
-        named = trials.c.trial_id.in_([row.trial_id for row in rows])
-        attributes = self._json(connection, "trial_system_attributes", named)
+        """Yield the trials of some rows."""
+        attributes: dict[int, dict[str, Any]] = {row.trial_id: {} for row in rows}
         values: dict[int, dict[int, float]] = {}
-        params: dict[int, dict[str, tuple[Any, BaseDistribution]]] = {}
-        finished = [row.trial_id for row in rows if TrialState[row.state].is_finished()]
-        if finished:
-            table = self._tables["trial_values"]
-            for row in connection.execute(table.select().where(table.c.trial_id.in_(finished))):
+        contents = self._contents(_padded(len(rows)))
+        for row in connection.execute(contents, _named("trial", list(attributes))):
+            if row.objective is None:
+                attributes[row.trial_id][row.key] = json.loads(row.value_json)
+            else:
                 value = row.value if row.value_type == "FINITE" else _INFINITE[row.value_type]
                 values.setdefault(row.trial_id, {})[row.objective] = value
-            wanted = parameters.select().where(parameters.c.trial_id.in_(finished))
-            for row in connection.execute(wanted):
-                distribution = _distribution(row.distribution_json)
-                value = distribution.to_external_repr(row.param_value)
-                params.setdefault(row.trial_id, {})[row.param_name] = value, distribution
         for row in rows:
-            own = params.get(row.trial_id, {})
             objectives = values.get(row.trial_id)
             yield FrozenTrial(
                 number=row.number,
                 state=TrialState[row.state],
                 value=None,
                 values=None if objectives is None else [v for _, v in sorted(objectives.items())],
-                datetime_start=row.datetime_start,
-                datetime_complete=row.datetime_complete,
-                params={name: value for name, (value, _) in own.items()},
-                distributions={name: distribution for name, (_, distribution) in own.items()},
+                datetime_start=None,
+                datetime_complete=None,
+                params={},
+                distributions={},
                 user_attrs={},
-                system_attrs=attributes.get(row.trial_id, {}),
+                system_attrs=attributes[row.trial_id],
                 intermediate_values={},
                 trial_id=row.trial_id,
             )
 
-    def _json(
-        self, connection: sqlalchemy.Connection, table: str, which: Any
-    ) -> dict[int, dict[str, Any]]:
-        """Return the attributes of the trials that a condition names, by id."""
-        trials, own = self._tables["trials"], self._tables[table]
-        joined = trials.join(own, own.c.trial_id == trials.c.trial_id)
-        query = sqlalchemy.select(trials.c.trial_id, own.c.key, own.c.value_json)
+    def _lock(self, connection: sqlalchemy.Connection, study_id: int) -> None:
+        """Have others wait that would add trials to a study, as Optuna does."""
+        if self._engine.dialect.name == "sqlite":  # it has one lock for all, and one that reads
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # first may be refused it later
+        else:
+            connection.execute(self._lock_study, {"study": study_id})
+
+    def _others(
+        self, connection: sqlalchemy.Connection, study_id: int, known: int, keys: Sequence[str]
+    ) -> tuple[list[dict[str, Any]], Any]:
+        """Return attributes of the trials above an id, and the row of the last trial."""
+        since = {"study": study_id, "known": known, "keys": list(keys)}
         found: dict[int, dict[str, Any]] = {}
-        for row in connection.execute(query.select_from(joined).where(which)):
-            found.setdefault(row.trial_id, {})[row.key] = json.loads(row.value_json)
-        return found
+        last = None
+        for row in connection.execute(self._since, since):
+            if last is None or row.trial_id > last.trial_id:
+                last = row
+            if row.trial_id > known:
+                own = found.setdefault(row.trial_id, {})
+                if row.key is not None:
+                    own[row.key] = json.loads(row.value_json)
+        return list(found.values()), last
 
-    def _values(
-        self, connection: sqlalchemy.Connection, trial_id: int, values: Sequence[float] | None
-    ) -> None:
-        rows = [
-            {
-                "trial_id": trial_id,
-                "objective": objective,
-                "value": float(value) if math.isfinite(value) else None,
-                "value_type": _kind(value),
-            }
-            for objective, value in enumerate(values or ())
-        ]
-        if rows:
-            connection.execute(self._tables["trial_values"].insert(), rows)
+    # -- statements --
 
-    def _attributes(
+    def _changed_of(self, n_running: int, n_waiting: int) -> sqlalchemy.Select[Any]:
+        """Return what finds the trials that are new or in another state."""
+        trials = self._tables["trials"]
+        columns = [trials.c[name] for name in ("trial_id", "number", "state")]
+        found = [sqlalchemy.and_(trials.c.study_id == _STUDY, trials.c.trial_id > _KNOWN)]
+        for name, n, state in (
+            ("running", n_running, TrialState.RUNNING),
+            ("waiting", n_waiting, TrialState.WAITING),
+        ):
+            if n:
+                is_named = trials.c.trial_id.in_(_binds(name, n))
+                found.append(sqlalchemy.and_(is_named, trials.c.state != state.name))
+        return sqlalchemy.select(*columns).where(sqlalchemy.or_(*found))
+
+    def _contents_of(self, n_trials: int) -> sqlalchemy.CompoundSelect[Any]:
+        """Return what reads the system attributes and values of some trials."""
+        attributes, values = self._tables["trial_system_attributes"], self._tables["trial_values"]
+        named = _binds("trial", n_trials)
+        texts, numbers = (attributes.c.key, attributes.c.value_json), _columns(values)
+        return sqlalchemy.union_all(
+            sqlalchemy.select(
+                attributes.c.trial_id, *texts, *(_null(column) for column in numbers)
+            ).where(attributes.c.trial_id.in_(named)),
+            sqlalchemy.select(
+                values.c.trial_id, *(_null(column) for column in texts), *numbers
+            ).where(values.c.trial_id.in_(named)),
+        )
+
+    def _insertion_of(self, table: str, names: tuple[str, ...], n: int) -> sqlalchemy.TextClause:
+        """Return what adds some rows: one statement, where SQLAlchemy takes one for each."""
+        quote = self._engine.dialect.identifier_preparer.quote
+        rows = (", ".join(f":{name}_{i}" for name in names) for i in range(n))
+        columns = ", ".join(map(quote, names))
+        return sqlalchemy.text(
+            f"INSERT INTO {quote(table)} ({columns}) VALUES {', '.join(f'({r})' for r in rows)}"
+        )
+
+    def _insert(
         self,
         connection: sqlalchemy.Connection,
         table: str,
         trial_id: int,
-        attributes: Mapping[str, Any],
+        rows: Sequence[Mapping[str, Any]],
     ) -> None:
-        rows = [
-            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
-            for key, value in attributes.items()
-        ]
-        if rows:
-            connection.execute(self._tables[table].insert(), rows)
+        """Add rows of a trial."""
+        for start in range(0, len(rows), _MOST_ROWS):
+            some = [{"trial_id": trial_id, **row} for row in rows[start : start + _MOST_ROWS]]
+            statement = self._insertion(table, tuple(some[0]), len(some))
+            bound = {f"{name}_{i}": row[name] for i, row in enumerate(some) for name in row}
+            connection.execute(statement, bound)
+
+
+_STUDY: Final = sqlalchemy.bindparam("study", type_=sqlalchemy.Integer)
+_KNOWN: Final = sqlalchemy.bindparam("known", type_=sqlalchemy.Integer)
+
+
+def _columns(values: sqlalchemy.Table) -> tuple[sqlalchemy.Column[Any], ...]:
+    return values.c.objective, values.c.value, values.c.value_type
+
+
+def _null(column: sqlalchemy.Column[Any]) -> sqlalchemy.ColumnElement[Any]:
+    return sqlalchemy.type_coerce(sqlalchemy.null(), column.type).label(column.name)
+
+
+def _padded(n: int) -> int:
+    """Return the next power of two, so that there are few statements."""
+    return 1 << (n - 1).bit_length() if n else 0
+
+
+def _binds(name: str, n: int) -> list[sqlalchemy.BindParameter[int]]:
+    return [sqlalchemy.bindparam(f"{name}_{i}", type_=sqlalchemy.Integer) for i in range(n)]
+
+
+def _named(name: str, ids: Sequence[int]) -> dict[str, int]:
+    """Return the values of :func:`_binds`; what pads them is an id that no trial has."""
+    padded = [*ids, *[-1] * (_padded(len(ids)) - len(ids))]
+    return {f"{name}_{i}": own for i, own in enumerate(padded)}
+
+
+def _values(values: Sequence[float] | None) -> list[dict[str, Any]]:
+    """Return the rows of a trial's values."""
+    return [
+        {
+            "objective": objective,
+            "value": float(value) if math.isfinite(value) else None,
+            "value_type": _kind(value),
+        }
+        for objective, value in enumerate(values or ())
+    ]
+
+
+def _attributes(attributes: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the rows of a trial's attributes."""
+    return [{"key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
 
 
 _INFINITE: Final = {"INF_POS": math.inf, "INF_NEG": -math.inf}
 
 
-@functools.lru_cache(maxsize=256)
-def _distribution(text: str) -> BaseDistribution:
-    return json_to_distribution(text)
+@functools.lru_cache(maxsize=1024)
+def _json_of(distribution: BaseDistribution) -> str:
+    return distribution_to_json(distribution)
 
 
 def _utc(local: datetime.datetime | None) -> datetime.datetime | None:

@@ -6,6 +6,7 @@ import contextlib
 import weakref
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from types import MappingProxyType
@@ -24,6 +25,7 @@ from optuna_wnn.store.places import CHILD
 from optuna_wnn.store.places import Child
 from optuna_wnn.store.places import child_attributes
 from optuna_wnn.store.places import read_child
+from optuna_wnn.store.trials import STALE
 from optuna_wnn.store.trials import all_trials
 from optuna_wnn.store.trials import is_stale
 from optuna_wnn.store.trials import mark_stale
@@ -42,25 +44,27 @@ class Trials:
         self._unfinished: dict[int, TrialState] = {}  # by id
         self._next = 0  # trials below this number were read
 
-    def news(self) -> list[FrozenTrial]:
-        """Return the trials that are new or in another state, in the order of their numbers."""
+    def news(self) -> Iterator[FrozenTrial]:
+        """Yield the trials that are new or in another state, in the order of their numbers.
+
+        Their places, states, values and genomes are there; the rest may not be.
+        """
         tables = tables_of(self._study._storage)
         if tables is not None:
             new = tables.news(self._study._study_id, self._last, self._unfinished)
         else:
-            new = [
-                trial
-                for trial in all_trials(self._study)
-                if trial._trial_id > self._last
-                or self._unfinished.get(trial._trial_id, trial.state) != trial.state
-            ]
+            new = filter(self._is_new, all_trials(self._study))
         for trial in new:
             self._last = max(self._last, trial._trial_id)
             self._next = max(self._next, trial.number + 1)
             self._unfinished.pop(trial._trial_id, None)
             if not trial.state.is_finished():
                 self._unfinished[trial._trial_id] = trial.state
-        return new
+            yield trial
+
+    def _is_new(self, trial: FrozenTrial) -> bool:
+        known = self._unfinished.get(trial._trial_id, trial.state)
+        return trial._trial_id > self._last or known != trial.state
 
     def begin(
         self,
@@ -100,7 +104,7 @@ class Trials:
 
         tables = tables_of(study._storage)
         if tables is not None:
-            made = tables.add(study._study_id, trial, self._last, gives_way)
+            made = tables.add(study._study_id, trial, self._last, (CHILD, STALE), gives_way)
             if made is None:
                 return None
             trial._trial_id, trial.number = made

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from optuna_wnn.store.attributes import write_attribute
 
 
-_STALE: Final = "wnn:stale"
+STALE: Final = "wnn:stale"
 _CONSTRAINTS: Final = "constraints"  # what both Optuna 5 and optuna-dashboard 0.21 read
 
 
@@ -69,13 +69,13 @@ def mark_stale(study: optuna.Study, trial: FrozenTrial) -> None:
     Several workers may do so at once.
     """
     with contextlib.suppress(UpdateFinishedTrialError):  # another worker was faster
-        study._storage.set_trial_system_attr(trial._trial_id, _STALE, True)
+        study._storage.set_trial_system_attr(trial._trial_id, STALE, True)
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def is_stale(attributes: Mapping[str, Any]) -> bool:
     """Return whether a failed trial was closed because its worker was gone."""
-    return bool(attributes.get(_STALE, False))
+    return bool(attributes.get(STALE, False))
 
 
 def write_constraint(study: optuna.Study, trial: Trial | FrozenTrial, violation: float) -> None:
