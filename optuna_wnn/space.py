@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import weakref
 from collections.abc import Collection
@@ -208,8 +209,7 @@ class GenomeSpace:
 
     def distributions(self) -> dict[str, IntDistribution]:
         """Return the distributions of :meth:`parameters`."""
-        shown = {name: IntDistribution(*limits) for name, _, _, limits in self.counts()}
-        return {GENOME_PARAMETER: GENOME_DISTRIBUTION, **shown}
+        return dict(_distributions(self))
 
     def to_json(self) -> str:
         """Return the space as JSON text."""
@@ -252,6 +252,12 @@ class GenomeSpace:
                 "other bounds"
             )
         _SEEN[study] = self
+
+
+@functools.lru_cache(maxsize=16)
+def _distributions(space: GenomeSpace) -> dict[str, IntDistribution]:
+    shown = {name: IntDistribution(*limits) for name, _, _, limits in space.counts()}
+    return {GENOME_PARAMETER: GENOME_DISTRIBUTION, **shown}
 
 
 # Per study object the space that is known to be stored there: saves a query a trial.

@@ -33,7 +33,7 @@ _MANY: Final = 16  # trials from which on one query for all is faster than one f
 OUTSIDE: Final = 1 << 40  # index, less its number, of a trial that a user put there
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """A trial that finished with values.
 
@@ -102,7 +102,7 @@ class History:
         self._newest = -1
         self._records: dict[int, Record] = {}  # by number
         self._generations: dict[int, list[Record]] = {}
-        self._taken: dict[int, dict[int, set[int]]] = {}  # generation, index -> live trials
+        self._taken: dict[int, dict[int, tuple[int, ...]]] = {}  # generation, index -> live trials
         self._finished: dict[int, int] = {}  # generation -> how many trials
         self._n_finished = 0
         self._children: dict[int, dict[int, Child]] = {}  # by generation and index
@@ -249,30 +249,38 @@ class History:
         """Note that a trial takes a place."""
         before = self._place_of.get(number)
         if before is not None and before != (child.generation, child.index):
-            left = self._taken[before[0]][before[1]]
-            left.discard(number)
-            if not left:
-                self._lost.add(before)
+            self._leave(number, before)
         self._place_of[number] = child.generation, child.index
         self._workers[number] = child.worker
         self._newest = max(self._newest, child.generation)
         taken = self._taken.setdefault(child.generation, {})
-        taken.setdefault(child.index, set()).add(number)
+        others = self._others(number, (child.generation, child.index))
+        taken[child.index] = (*others, number)
         self._children.setdefault(child.generation, {})[child.index] = child
         self._handles.setdefault(child.handle, child.generation)
         self._lost.discard((child.generation, child.index))
 
     def _lose(self, number: int, child: Child) -> None:
-        numbers = self._taken.get(child.generation, {}).get(child.index, set())
-        numbers.discard(number)
         self._workers.pop(number, None)
-        if not numbers:
-            self._lost.add((child.generation, child.index))
+        if self._leave(number, (child.generation, child.index)):
             self._newest = max(self._newest, child.generation)
+
+    def _leave(self, number: int, place: tuple[int, int]) -> bool:
+        """Note that a trial takes its place no more; return whether that is free now."""
+        others = self._others(number, place)
+        self._taken.setdefault(place[0], {})[place[1]] = others
+        if not others:
+            self._lost.add(place)
+        return not others
+
+    def _others(self, number: int, place: tuple[int, int]) -> tuple[int, ...]:
+        """Return the live trials on a place besides one."""
+        taken = self._taken.get(place[0], {}).get(place[1], ())
+        return tuple(other for other in taken if other != number)
 
     def rivals(self, number: int, child: Child) -> set[int]:
         """Return the other live trials that have the same place."""
-        return self._taken.get(child.generation, {}).get(child.index, set()) - {number}
+        return set(self._others(number, (child.generation, child.index)))
 
     @property
     def newest(self) -> int:

@@ -19,7 +19,7 @@ from optuna_wnn.store.attributes import write_attribute
 CHILD: Final = "wnn:child"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Child:
     """The place of a trial in its study's history.
 

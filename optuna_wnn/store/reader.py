@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import Final
 
 import numpy as np
 import optuna
@@ -24,6 +25,9 @@ from optuna_wnn.store.codec import pieces_of
 from optuna_wnn.store.codec import read_header
 
 
+_OBJECT: Final = 1_000  # bytes of a small object with all that it refers to
+
+
 class GenomeReader:
     """Reads the genomes of one study's trials, and keeps those read last.
 
@@ -33,16 +37,23 @@ class GenomeReader:
     Args:
         attributes_of: Returns the system attributes of the trial with a given number.
         budget: Bytes of unpacked genomes to keep.
+        unread_budget: Bytes of what others stored to keep until it is unpacked.
     """
 
     def __init__(
-        self, attributes_of: Callable[[int], Mapping[str, Any]], budget: int = 256 << 20
+        self,
+        attributes_of: Callable[[int], Mapping[str, Any]],
+        budget: int = 64 << 20,
+        unread_budget: int = 16 << 20,
     ) -> None:
         self._attributes_of = attributes_of
         self._budget = budget
         self._kept: dict[str, Genome] = {}  # least recently used first
         self._settled: dict[int, tuple[str, int]] = {}  # number -> checksum and depth
         self._bytes = 0
+        self._unread: dict[int, Mapping[str, Any]] = {}  # by number, oldest first
+        self._unread_budget = unread_budget
+        self._unread_bytes = 0
         self._lock = threading.RLock()
 
     def read(self, number: int) -> Genome:
@@ -65,7 +76,7 @@ class GenomeReader:
             self.keep(genome)
             return genome, settled[1]
         where = f"trial {number}"
-        attributes = self._attributes_of(number)
+        attributes = self._taken(number) or self._attributes_of(number)
         header = read_header(attributes, where)
         if header is None:
             raise InputError(f"{where}: no genome is stored with it")
@@ -94,8 +105,22 @@ class GenomeReader:
         header = read_header(attributes, f"trial {number}")
         if header is None:
             return None
-        self._settled[number] = header.checksum, header.depth
+        with self._lock:
+            self._settled[number] = header.checksum, header.depth
+            if header.checksum not in self._kept:
+                self._unread[number] = attributes
+                self._unread_bytes += _length(attributes)
+                while self._unread_bytes > self._unread_budget:
+                    self._taken(next(iter(self._unread)))
         return handle_of(header)
+
+    def _taken(self, number: int) -> Mapping[str, Any] | None:
+        """Return what a trial ended with if it is kept unread, and keep it no longer."""
+        with self._lock:
+            attributes = self._unread.pop(number, None)
+            if attributes is not None:
+                self._unread_bytes -= _length(attributes)
+            return attributes
 
     def keep(self, genome: Genome) -> None:
         """Remember a genome that will be read soon."""
@@ -118,7 +143,14 @@ class GenomeReader:
 
 
 def _size(genome: Genome) -> int:
-    return 4 * (2 * genome.n_clusters + genome.n_connections)
+    """Return about how many bytes a genome takes, with what it remembers of itself."""
+    arrays = 4 * (2 * genome.n_clusters + genome.n_connections)
+    return arrays + 24 * genome.n_neurons + _OBJECT
+
+
+def _length(attributes: Mapping[str, Any]) -> int:
+    """Return about how many bytes attributes take."""
+    return sum(len(value) if isinstance(value, str) else _OBJECT for value in attributes.values())
 
 
 def genome_attributes(

@@ -87,7 +87,7 @@ class Trials:
             yields: Whether it gives way to another trial, which was begun since the last look.
 
         Returns:
-            The trial, or ``None`` if it gave way.
+            The trial, without its parameters, or ``None`` if it gave way.
         """
         study = self._study
         trial = optuna.trial.create_trial(
@@ -118,6 +118,8 @@ class Trials:
                     return None
         if trial.number == self._next:  # else there are others, which are to be read
             self._last, self._next = trial._trial_id, trial.number + 1
+        # Who runs a study has no use for them, and would keep them for every trial.
+        trial.params, trial.distributions = {}, {}
         return trial
 
     def _number(self, trial_id: int) -> int:
