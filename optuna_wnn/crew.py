@@ -21,7 +21,8 @@ SILENCE: Final = (
     60.0  # seconds without a sign of life after which a worker of another host is gone
 )
 BEAT: Final = 15.0  # seconds between signs of life during a long evaluation
-PAUSE: Final = 2.0  # seconds between two looks at the others
+PAUSE: Final = 2.0  # seconds between two looks at the others, where they are few
+_FEW: Final = 16
 
 Place = tuple[int, int]  # generation and index
 
@@ -61,7 +62,9 @@ class Crew:
             Whether they were read.
         """
         now = time.monotonic()
-        if not at_once and now - self._looked < PAUSE:
+        # A look at many costs more, and more look.
+        pause = PAUSE * (1 + len(self._others) / _FEW)
+        if not at_once and now - self._looked < pause:
             return False
         self._looked = now
         for worker, sign in read_workers(self._study).items():

@@ -38,6 +38,7 @@ from optuna_wnn.samplers.history import violations_of
 from optuna_wnn.schedule import best_so_far
 from optuna_wnn.schedule import should_stop
 from optuna_wnn.space import GenomeSpace
+from optuna_wnn.store.gate import Gate
 from optuna_wnn.store.places import Child
 from optuna_wnn.store.places import child_of
 from optuna_wnn.store.reader import genome_attributes
@@ -123,6 +124,7 @@ class PhasedSearch:
         # Last, so that a mistake in what comes before leaves no database behind.
         self.storage = storage if storage is not None else storages.open_storage(config.storage)
         self._chain = StudyChain(config, self.task, self.spaces, self.storage)
+        self._gate = Gate(self.storage, f"{config.name}/gate")
 
     def watch(self, watcher: Callable[[Progress], None]) -> None:
         """Have ``watcher`` called whenever something happened."""
@@ -176,7 +178,7 @@ class PhasedSearch:
 
         with crew.at_work():
             while True:
-                begun = begin(sampler, study, crew, self._shown(index), may_begin)
+                begun = begin(sampler, study, crew, self._gate, self._shown(index), may_begin)
                 if begun is None:
                     break
                 self._evaluate_one(index, phase, study, *begun)

@@ -30,6 +30,7 @@ from optuna.trial import TrialState
 # The columns that are written; a database that has others than Optuna 5 made is left to Optuna.
 _COLUMNS: Final = {
     "studies": {"study_id", "study_name"},
+    "study_system_attributes": {"study_system_attribute_id", "study_id", "key", "value_json"},
     "trials": {
         *("trial_id", "number", "study_id", "state", "datetime_start", "datetime_complete"),
     },
@@ -83,6 +84,11 @@ class TrialTables:
             )
             .select_from(trials.outerjoin(attributes, wanted))
             .where(own, trials.c.trial_id >= _KNOWN)
+        )
+        of_study = tables["study_system_attributes"]
+        self._settings = sqlalchemy.select(of_study.c.key, of_study.c.value_json).where(
+            of_study.c.study_id == _STUDY,
+            of_study.c.key.startswith(sqlalchemy.bindparam("prefix")),
         )
         self._end = (
             trials.update()
@@ -225,6 +231,17 @@ class TrialTables:
             new = sorted(rows.values(), key=lambda row: int(row.number))
             for start in range(0, len(new), _MOST_NAMED):
                 yield from self._read(connection, new[start : start + _MOST_NAMED])
+
+    def study_attributes(self, study_id: int, prefix: str) -> dict[str, Any]:
+        """Return the system attributes of a study whose keys begin alike.
+
+        Args:
+            study_id: The study.
+            prefix: What they begin with, without ``%`` and ``_``.
+        """
+        with self._engine.connect() as connection:
+            rows = connection.execute(self._settings, {"study": study_id, "prefix": prefix})
+            return {row.key: json.loads(row.value_json) for row in rows}
 
     def _read(
         self, connection: sqlalchemy.Connection, rows: Sequence[Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from optuna_wnn.genome import Genome
 from optuna_wnn.samplers.base import GenomeSampler
 from optuna_wnn.samplers.history import OUTSIDE
 from optuna_wnn.samplers.known import KnownStudy
+from optuna_wnn.store.gate import Gate
 from optuna_wnn.store.genomes import GENOME_PARAMETER
 from optuna_wnn.store.places import Child
 from optuna_wnn.store.running import begin_waiting
@@ -33,6 +35,7 @@ def begin(
     sampler: GenomeSampler,
     study: optuna.Study,
     crew: Crew,
+    gate: Gate,
     describe: Describe,
     may_begin: Callable[[], bool],
 ) -> tuple[FrozenTrial, Genome] | None:
@@ -47,6 +50,7 @@ def begin(
         sampler: The study's sampler.
         study: A study whose space is stored.
         crew: This worker, which has joined the study.
+        gate: Lets one worker in at a time, where the storage does not.
         describe: Returns the user attributes of a trial.
         may_begin: Whether there is to be another trial; asked when the history is up to date.
 
@@ -58,17 +62,18 @@ def begin(
         begun, gave_way = None, False
         while begun is None:
             is_alone = not (crew.others() or known.history.n_running())
-            if gave_way or known.history.has_missed or not is_alone:
-                catch_up(known, study, crew)
-            if not may_begin():
-                catch_up(known, study, crew, at_once=True)
-                return None
-            waiting = known.history.waiting()
-            if waiting:
-                begun = _enqueued(known, study, waiting[0], describe)
-            else:
-                place = _place_of(sampler, known, crew)
-                begun = _placed(sampler, known, study, place, describe)
+            with contextlib.nullcontext() if is_alone and not gave_way else gate.passed():
+                if gave_way or known.history.has_missed or not is_alone:
+                    catch_up(known, study, crew, at_once=is_alone and gave_way)
+                if not may_begin():
+                    catch_up(known, study, crew, at_once=True)
+                    return None
+                waiting = known.history.waiting()
+                if waiting:
+                    begun = _enqueued(known, study, waiting[0], describe)
+                else:
+                    place = _place_of(sampler, known, crew)
+                    begun = _placed(sampler, known, study, place, describe)
             gave_way = begun is None
         return begun
 
@@ -77,11 +82,11 @@ def catch_up(known: KnownStudy, study: optuna.Study, crew: Crew, at_once: bool =
     """Read what others did, and now and then close the trials of those who are gone."""
     known.history.refresh()
     if crew.look(at_once):
-        for number, worker in known.history.running():
-            trial = trial_by_number(study, number) if crew.is_gone(worker) else None
-            if trial is not None:
-                mark_stale(study, trial)
-        known.history.refresh()
+        gone = [n for n, worker in known.history.running() if crew.is_gone(worker)]
+        for trial in filter(None, (trial_by_number(study, number) for number in gone)):
+            mark_stale(study, trial)
+        if gone:
+            known.history.refresh()
 
 
 def _place_of(sampler: GenomeSampler, known: KnownStudy, crew: Crew) -> Place:

@@ -51,8 +51,8 @@ def test_workers_share_the_trials_and_none_is_lost(
         trials = all_trials(study)
         lasting = [t for t in trials if not is_stale(t.system_attrs)]
         assert {t.state for t in lasting} == {TrialState.COMPLETE}
-        # In a journal, the second of two who begin at the same moment gives way.
-        most_given_up = 0 if url.startswith("sqlite") else len(lasting)
+        # In a journal, a worker may give a trial up before it knows of the other.
+        most_given_up = 0 if url.startswith("sqlite") else N_WORKERS - 1
         assert len(trials) - len(lasting) <= most_given_up
         own = [t for t in lasting if report.SEEDED_FROM not in t.user_attrs]
         assert 6 <= len(own) < 6 + N_WORKERS

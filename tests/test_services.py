@@ -39,7 +39,7 @@ phases:
   - {{{{method: ts, free: connections}}}}
 """
 # Eight where workers meet on a server, fewer where the code that they run is the same.
-WORKERS = {"postgres": 8, "mysql": 4, "redis": 4, "grpc": 3, "journal": 4, "sqlite": 4}
+WORKERS = {"postgres": 8, "mysql": 8, "redis": 8, "grpc": 8, "journal": 4, "sqlite": 4}
 EXACT = ("postgresql", "mysql", "sqlite")  # whoever begins a trial there sees all others
 
 
@@ -113,8 +113,8 @@ def check(url: str, n_workers: int, folder: Path, n_killed: int = 0) -> None:
         assert all(t.state.is_finished() for t in trials)
         lasting = [t for t in trials if not is_stale(t.system_attrs)]
         assert {t.state for t in lasting} == {TrialState.COMPLETE}
-        # Elsewhere the second of two who begin at the same moment gives its trial up.
-        most_given_up = n_killed if url.startswith(EXACT) else len(lasting)
+        # Elsewhere a worker may give a trial up before it knows of the others.
+        most_given_up = n_killed if url.startswith(EXACT) else n_killed + n_workers - 1
         assert len(trials) - len(lasting) <= most_given_up
         own = [t for t in lasting if report.SEEDED_FROM not in t.user_attrs]
         assert TRIALS <= len(own) < TRIALS + n_workers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -15,16 +14,14 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from optuna_wnn.rdb import TrialTables
 from optuna_wnn.store.places import CHILD
 from optuna_wnn.store.places import Child
 from optuna_wnn.store.places import child_attributes
 from optuna_wnn.store.places import read_child
+from optuna_wnn.store.tables import tables_of
 from optuna_wnn.store.trials import STALE
 from optuna_wnn.store.trials import all_trials
 from optuna_wnn.store.trials import is_stale
@@ -77,7 +74,8 @@ class Trials:
         """Begin a trial of which all is known, by one transaction.
 
         Of two workers that would begin trials that exclude each other, the first one does. Where
-        the storage cannot tell before, the second closes its trial as it closes stale ones.
+        the storage cannot tell before, the second closes its trial as it closes stale ones; a
+        :class:`~optuna_wnn.store.gate.Gate` makes that rare.
 
         Args:
             child: Its place.
@@ -213,16 +211,3 @@ def finish_trial(
     trial.system_attrs.update(attributes)
     study.sampler.after_trial(study, trial, state, values)
     return True
-
-
-def tables_of(storage: BaseStorage) -> TrialTables | None:
-    """Return the tables of a relational database; ``None`` for other storages."""
-    backend = getattr(storage, "_backend", storage)
-    if not isinstance(backend, RDBStorage):
-        return None
-    if storage not in _TABLES:
-        _TABLES[storage] = TrialTables.of(backend.engine)
-    return _TABLES[storage]
-
-
-_TABLES: weakref.WeakKeyDictionary[BaseStorage, TrialTables | None] = weakref.WeakKeyDictionary()

@@ -8,6 +8,8 @@ from typing import Final
 
 import optuna
 
+from optuna_wnn.store.tables import tables_of
+
 
 STUDY: Final = "wnn:study:"
 _WORKER: Final = "wnn:worker:"
@@ -56,7 +58,11 @@ def write_worker(study: optuna.Study, worker: str, sign: Sequence[int]) -> None:
 
 def read_workers(study: optuna.Study) -> dict[str, tuple[int, ...]]:
     """Return the last sign of life of every worker that ever worked on a study."""
-    attributes = study._storage.get_study_system_attrs(study._study_id)
+    tables = tables_of(study._storage)
+    if tables is not None:
+        attributes = tables.study_attributes(study._study_id, _WORKER)
+    else:
+        attributes = study._storage.get_study_system_attrs(study._study_id)
     return {
         key.removeprefix(_WORKER): tuple(sign)
         for key, sign in attributes.items()
