@@ -204,9 +204,8 @@ class PhasedSearch:
         newest = history.newest
         if newest < 1 or history.lost_places() or not sampler.is_full(study, newest):
             return ""
-        losses = [losses_of(history.generation(g)) for g in range(newest + 1)]
         rule = phase.early_stopping
-        if should_stop(best_so_far(losses), rule, self.config.adaptive_scaling()):
+        if should_stop(best_so_far(history.lowest()), rule, self.config.adaptive_scaling()):
             return f"no progress for {rule.patience} generations"
         return ""
 

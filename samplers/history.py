@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -101,7 +100,9 @@ class History:
         self._workers: dict[int, str] = {}  # who runs a trial that has not finished
         self._newest = -1
         self._records: dict[int, Record] = {}  # by number
+        self._arrived: list[Record] = []  # the same, as they came
         self._generations: dict[int, list[Record]] = {}
+        self._lowest: dict[int, NDArray[np.float64]] = {}  # by generation
         self._taken: dict[int, dict[int, tuple[int, ...]]] = {}  # generation, index -> live trials
         self._finished: dict[int, int] = {}  # generation -> how many trials
         self._n_finished = 0
@@ -230,6 +231,9 @@ class History:
             read_cluster_losses(trial.system_attrs),
         )
         self._records[trial.number] = record
+        self._arrived.append(record)
+        row = np.array(record.losses)
+        self._lowest[child.generation] = np.minimum(self._lowest.get(child.generation, row), row)
         if final >= 0:
             self._genome_of.setdefault(final, trial.number)
         self._generations.setdefault(child.generation, []).append(record)
@@ -330,6 +334,12 @@ class History:
         records = self._generations.get(generation, [])
         return sorted(records, key=lambda record: (record.child.index, record.number))
 
+    def lowest(self) -> list[NDArray[np.float64]]:
+        """Return the lowest losses of each generation, ``float64[1, m]``, or ``[0, m]``."""
+        none = np.empty((0, self.n_objectives))
+        rows = (self._lowest.get(generation) for generation in range(self._newest + 1))
+        return [none if row is None else row[None] for row in rows]
+
     def seeds(self) -> list[Record]:
         """Return the records that were put into generation 0 with their results."""
         return [record for record in self.generation(0) if record.child.is_seed]
@@ -341,7 +351,7 @@ class History:
 
     def latest(self, seen: int) -> list[Record]:
         """Return the records that came after the first ``seen``."""
-        return list(itertools.islice(self._records.values(), seen, None))
+        return self._arrived[seen:]
 
     def record(self, number: int) -> Record | None:
         """Return the record of a trial, if it has one."""

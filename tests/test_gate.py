@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from optuna.storages import BaseStorage
 from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from optuna_wnn.storages import open_storage
@@ -26,13 +27,16 @@ def the_trial(storage: BaseStorage) -> int:
 def test_of_many_who_come_at_once_one_is_inside(kind: str, tmp_path: Path) -> None:
     url = kind.format(tmp_path)
     memory = open_storage(url)
+    study = memory.create_new_study([StudyDirection.MINIMIZE], "run")
     inside, most, passed = [], [], []
 
     def worker(number: int) -> None:
-        own = Gate(memory if kind == "memory:" else open_storage(url), "run/gate")
+        storage = memory if kind == "memory:" else open_storage(url)
+        own = Gate(storage, "run/gate")
         for _ in range(3):
             with own.passed():
                 inside.append(number)
+                storage.create_new_trial(study)
                 time.sleep(0.005)
                 most.append(len(inside))
                 inside.remove(number)

@@ -30,7 +30,9 @@ class Gate:
     is inside, and waits for the next one otherwise. Relational databases have locks and need none.
 
     It saves trials that would be given up, no more: that no two workers keep a place is seen to
-    after they began. So who waits for long passes, and a gate that is damaged stands open.
+    after they began. So who waits for long passes, a gate that is damaged stands open, and a
+    journal may let two in where one of them left without beginning a trial (Optuna takes who ran
+    a trial last for its owner).
 
     Args:
         storage: The storage of the run.
