@@ -538,7 +538,7 @@ def test_the_dashboard_shows_trials_but_gets_no_genomes(dashboard: str) -> None:
             assert trial["state"] == "Complete"
             assert len(trial["values"]) == 2
         figures = {g["id"]: len(g["graph_object"]) for g in study["plotly_graph_objects"]}
-        assert len(figures) == 4
+        assert len(figures) == 5
         assert max(figures.values()) < 20_000
         assert size - sum(figures.values()) < 20_000 + 3000 * n_trials
         assert "wnn:" not in json.dumps(study)
