@@ -197,8 +197,13 @@ class StudyChain:
             crew.look()
             self._close_stale(study, crew)
             return study
-        crew.join()
-        is_maker = is_maker or _is_left_half_made(study, crew)
+        if is_maker or index:
+            crew.join()
+            is_maker = is_maker or _is_left_half_made(study, crew)
+        else:  # who is refused must not have counted as one at work: others leave it places
+            is_maker = _is_left_half_made(study, crew)
+            self.check_same()
+            crew.join()
         # Once the study is made, what it was made with holds, whatever trials came late.
         threshold = self._threshold(index, before) if is_maker else report.read_threshold(study)
         if threshold is not None:
@@ -326,8 +331,8 @@ def _is_left_half_made(study: optuna.Study, crew: Crew) -> bool:
         # Of a maker on another host one knows only whether it makes progress.
         patience = _MAKER_PATIENCE if maker or crew.others() else _MAKER_START
         if (maker and _is_done(maker, crew)) or time.monotonic() - since > patience:
-            # Others wait as well; one of them is first to say that it goes on.
-            time.sleep(random.random() * _TAKEOVER if crew.others() else 0.0)
+            # Others may wait as well; one of them is first to say that it goes on.
+            time.sleep(random.random() * _TAKEOVER)
             if read_setting(study, _MAKER) == maker:
                 return True
         time.sleep(0.05)

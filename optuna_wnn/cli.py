@@ -420,4 +420,6 @@ def _generate(chosen: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from optuna_wnn_command import main as command
+
+    sys.exit(command())

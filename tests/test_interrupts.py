@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -28,6 +29,35 @@ def test_a_ctrl_c_while_the_command_loads_ends_it_quietly() -> None:
         program = [sys.executable, "-c", LOADING.format(module=module), "run", "run.yaml"]
         ran = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
         assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
+
+
+# The evaluator loads when the run begins; what makes a dataclass is a string that is run.
+AMID_A_STRING = """
+import sys
+
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "optuna_wnn.evaluators.cpu":
+            exec("raise KeyboardInterrupt")
+
+sys.meta_path.insert(0, Interrupted())
+"""
+
+
+def test_a_ctrl_c_amid_code_that_is_made_of_a_string_is_told_by_the_exit_code(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(AMID_A_STRING)
+    (tmp_path / "run.yaml").write_text("name: x\nbackend: cpu\ntask: {kind: python-docs}\n")
+    ran = subprocess.run(
+        [sys.executable, "-m", "optuna_wnn.cli", "run", "run.yaml"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stderr.strip().startswith("Interrupted; nothing is lost.")
+    assert ran.returncode == 130
 
 
 SWEEP = """
