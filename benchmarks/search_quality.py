@@ -3,8 +3,8 @@
 Every method gets the same objective, the same number of evaluations and the same seeds; what is
 compared is the loss on the test part, which no method sees, of the genome that each holds for its
 best. ``python benchmarks/search_quality.py --help`` tells the options; the committed figures in
-``docs/search-quality.md`` name the command that made them. Needs scikit-learn, and matplotlib for
-the pictures.
+``docs/explanation/search-quality.md`` name the command that made them. Needs scikit-learn, and
+matplotlib for the pictures.
 """
 
 from __future__ import annotations
