@@ -37,6 +37,7 @@ HALF_WORD: Final = 32  # a packed vote is (numerator << 32) + weight
 _VOTE_LIMIT: Final = 32767  # one neuron's vote fits 16 bits
 _EXACT_BITS: Final = 4  # counts below 2**4 are levels of their own
 _LEAST_WEIGHT: Final = 0.02
+_RUN: Final = 8192  # sums at a time, so that what is computed stays in the cache
 
 
 def level(counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -143,10 +144,13 @@ class Cells:
         if not self.packed:
             means: NDArray[np.float64] = sums / (neurons * float(self.scale))[:, None]
             return means
-        numerators, weights = unpack(sums)
-        scaled = numerators * (WEIGHT_SCALE / NUMERATOR_SCALE)
         outputs = np.zeros(sums.shape)
-        np.divide(scaled, weights, out=outputs, where=weights > 0)
+        run = max(1, _RUN // len(sums))
+        for first in range(0, sums.shape[1], run):
+            these = slice(first, first + run)
+            numerators, weights = unpack(sums[:, these])
+            scaled = numerators * (WEIGHT_SCALE / NUMERATOR_SCALE)
+            np.divide(scaled, weights, out=outputs[:, these], where=weights > 0)
         return outputs
 
     def says_yes(

@@ -164,9 +164,10 @@ class _Kernel:
         self.start, self.down, self.up = TRANSITIONS.get(cells.kind, (0, 0, 0))
         self.n_levels = np.uint64(cells.n_levels)
         self.threshold = sample_threshold(memory.sample_rate) if memory.sample_rate < 1 else 0
+        self.leave_out = cells.counting and reading.one_by_one
         self.plain = (
             evaluator.use_pext
-            and reading.blocks is None
+            and (reading.blocks is None or self.leave_out)
             and not self.threshold
             and self.train.shape[1] == 1
         )
@@ -237,7 +238,7 @@ class _Kernel:
             narrow = n_bits <= fused.COUNT_BITS and len(connections) > 1
             count = fused.count_votes if narrow else fused.wide_count_votes
             count(
-                connections, train, train_positives, read, read_positives,
+                connections, train, train_positives, read, read_positives, self.leave_out,
                 self.kind, cells.votes, cells.table, self.n_levels, sums, scores,
             )  # fmt: skip
         else:

@@ -1,5 +1,7 @@
 """The compiled path for what is evaluated most: inputs of one word, dense tables, no sampling.
 
+All examples train; those read are others, or the same with each left out of its own cells.
+
 Addresses come from the ``pext`` instruction straight into the table access. Four neurons go
 side by side, or two where four tables are too large: they still fit the cache, and the processor
 overlaps chains of load, update and store where one would wait for itself.
@@ -100,9 +102,24 @@ def state_votes(
 
 
 @compiled
+def _few_cells(n_read: int, leave_out: bool) -> int:
+    """Return up to how many cells it is less work to find all their votes than one per example.
+
+    Cells that saw no example are skipped where examples are left out: nobody reads them.
+    """
+    return n_read if leave_out else n_read // 2
+
+
+@compiled
+def _example(positive: Any) -> Any:
+    """Return what an example adds to a cell's counts."""
+    return U(1) + (U(positive) << _HALF)
+
+
+@compiled
 def _read_counts(
-    cells: Any, mask: Any, read: Any, positives: Any, kind: int, votes: Any, table: Any,
-    n_levels: Any, sums: Any, score: Any,
+    cells: Any, mask: Any, read: Any, positives: Any, leave_out: bool, kind: int, votes: Any,
+    table: Any, n_levels: Any, sums: Any, score: Any,
 ) -> None:  # fmt: skip
     """Add one neuron's votes to ``sums`` and to its score, from the counts themselves."""
     found = np.empty(RUN, np.uint64)
@@ -110,7 +127,61 @@ def _read_counts(
         count = min(RUN, len(read) - first)
         for i in range(count):
             found[i] = cells[pext(read[first + i], mask)]
+        if leave_out:
+            for i in range(count):
+                found[i] -= _example(positives[first + i])
         add_votes(found, first, count, kind, votes, table, n_levels, positives, sums, score)
+
+
+@compiled
+def _leave_out(cell: Any, number: Any, others: Any) -> Any:
+    """Write what is left of a cell without an example of either kind; return the next number.
+
+    Args:
+        cell: Its counts.
+        number: The cell's, among those that have seen an example; the next cell gets the same
+            if this one has seen none.
+        others: Counts without a negative example at ``2 * number``, without a positive one after
+            it. Where there is no such example nobody asks, and nothing is taken away.
+    """
+    positive = cell >> _HALF
+    others[2 * number] = cell - U(positive < (cell & _SEEN))
+    others[2 * number + 1] = cell - _example(1) * U(positive > U(0))
+    return number + np.int64(cell != U(0))
+
+
+@compiled
+def _read_others(
+    numbers: Any, n_known: int, mask: Any, read: Any, positives: Any, others: Any, kind: int,
+    votes: Any, table: Any, n_levels: Any, sums: Any, score: Any,
+) -> None:  # fmt: skip
+    """Do what :func:`_read_counts` does where few cells are read by many examples.
+
+    Args:
+        numbers: Of the cells; see :func:`_leave_out`.
+        n_known: How many there are.
+        mask: The neuron's inputs.
+        read: The examples, all of which have trained it.
+        positives: Which of them are positive.
+        others: From :func:`_leave_out`; overwritten.
+        kind: Of the cells, with ``votes``, ``table`` and ``n_levels``.
+        votes: See :func:`votes_of_cells`.
+        table: See there.
+        n_levels: See there.
+        sums: Added to, ``int64[examples]``.
+        score: Added to, ``int64[2]``.
+    """
+    found = others.view(np.int64)
+    votes_of_cells(others, 2 * n_known, kind, votes, table, n_levels, found)
+    total, of_positives = 0, 0
+    for e in range(len(read)):
+        positive = U(positives[e])
+        vote = found[(U(numbers[pext(read[e], mask)]) << U(1)) | positive]
+        sums[e] += vote
+        total += vote
+        of_positives += vote & -np.int64(positive)
+    score[0] += total - of_positives
+    score[1] += of_positives
 
 
 @compiled
@@ -119,7 +190,7 @@ def _count_four(train: Any, positives: Any, masks: Any, cells: Any) -> None:
     m0, m1, m2, m3 = masks[0], masks[1], masks[2], masks[3]
     c0, c1, c2, c3 = cells[0], cells[1], cells[2], cells[3]
     for e in range(len(train)):
-        x, one = train[e], U(1) + (U(positives[e]) << _HALF)
+        x, one = train[e], _example(positives[e])
         c0[pext(x, m0)] += one
         c1[pext(x, m1)] += one
         c2[pext(x, m2)] += one
@@ -131,7 +202,7 @@ def _count_two(train: Any, positives: Any, masks: Any, cells: Any) -> None:
     """Do the same for two neurons."""
     m0, m1, c0, c1 = masks[0], masks[1], cells[0], cells[1]
     for e in range(len(train)):
-        x, one = train[e], U(1) + (U(positives[e]) << _HALF)
+        x, one = train[e], _example(positives[e])
         c0[pext(x, m0)] += one
         c1[pext(x, m1)] += one
 
@@ -171,9 +242,13 @@ def _read_two(read: Any, positives: Any, masks: Any, cells: Any, sums: Any, tota
 @compiled
 def count_votes(
     connections: Any, train: Any, train_positives: Any, read: Any, read_positives: Any,
-    kind: int, votes: Any, table: Any, n_levels: Any, sums: Any, scores: Any,
+    leave_out: bool, kind: int, votes: Any, table: Any, n_levels: Any, sums: Any, scores: Any,
 ) -> None:  # fmt: skip
-    """Do what ``general_votes`` does for cells that count, two or four neurons at a time."""
+    """Do what ``general_votes`` does for cells that count, two or four neurons at a time.
+
+    With ``leave_out``, the examples read are among those that train, and each is taken out of
+    the cells that it reads.
+    """
     n_neurons, n_bits = connections.shape
     n_cells = 1 << n_bits
     together = 4 if n_bits <= FOUR_BITS else 2
@@ -181,8 +256,9 @@ def count_votes(
     masks[:n_neurons] = masks_of(connections)
     cells = np.empty((together, n_cells), np.uint64)
     totals = np.empty((together, 2), np.uint64)
-    # Votes take the place of the counts where that is less work than one by one.
-    in_place = 2 * n_cells <= len(read)
+    # Votes of cells are worked out once where that is less work than one by one.
+    in_place = n_cells <= _few_cells(len(read), leave_out)
+    others = np.empty(2 * n_cells + 2 if in_place and leave_out else 0, np.uint64)
     for n in range(0, n_neurons, together):
         own = masks[n : n + together]
         abreast = min(together, n_neurons - n)
@@ -191,7 +267,18 @@ def count_votes(
             _count_four(train, train_positives, own, cells)
         else:
             _count_two(train, train_positives, own, cells)
-        if in_place:
+        if in_place and leave_out:
+            for i in range(abreast):
+                n_known = 0
+                for a in range(n_cells):
+                    number = U(n_known)
+                    n_known = _leave_out(cells[i, a], n_known, others)
+                    cells[i, a] = number
+                _read_others(
+                    cells[i], n_known, own[i], read, read_positives, others, kind, votes, table,
+                    n_levels, sums, scores[n + i],
+                )  # fmt: skip
+        elif in_place:
             for i in range(abreast):
                 votes_of_cells(
                     cells[i], n_cells, kind, votes, table, n_levels, cells[i].view(np.int64)
@@ -207,8 +294,8 @@ def count_votes(
         else:
             for i in range(abreast):
                 _read_counts(
-                    cells[i], own[i], read, read_positives, kind, votes, table, n_levels, sums,
-                    scores[n + i],
+                    cells[i], own[i], read, read_positives, leave_out, kind, votes, table,
+                    n_levels, sums, scores[n + i],
                 )  # fmt: skip
 
 
@@ -238,7 +325,7 @@ def wide_state_votes(
 @compiled
 def wide_count_votes(
     connections: Any, train: Any, train_positives: Any, read: Any, read_positives: Any,
-    kind: int, votes: Any, table: Any, n_levels: Any, sums: Any, scores: Any,
+    leave_out: bool, kind: int, votes: Any, table: Any, n_levels: Any, sums: Any, scores: Any,
 ) -> None:  # fmt: skip
     """Do what :func:`count_votes` does, one neuron at a time.
 
@@ -246,9 +333,12 @@ def wide_count_votes(
     positive ones in the lower. The few that reach ``2**15`` are set aside and start again.
     """
     n_neurons, n_bits = connections.shape
+    n_cells = 1 << n_bits
     masks = masks_of(connections)
-    cells = np.empty(1 << n_bits, np.uint32)
+    cells = np.empty(n_cells, np.uint32)
     found = np.empty(RUN, np.uint64)
+    in_place = leave_out and n_cells <= _few_cells(len(read), leave_out)
+    others = np.empty(2 * n_cells + 2 if in_place else 0, np.uint64)
     most = len(train) // _FULL + 1
     aside, totals = np.empty(most, np.uint64), np.empty(most, np.uint64)
     for n in range(n_neurons):
@@ -272,11 +362,26 @@ def wide_count_votes(
             else:
                 totals[i] += _unfold(cell)
                 cells[a] = np.uint32((U(1) << U(31)) | U(i))
+        if in_place:
+            n_known = 0
+            for a in range(n_cells):
+                cell, number = U(cells[a]), np.uint32(n_known)
+                counts = totals[cell & _WHERE] if cell >> U(31) else _unfold(cell)
+                n_known = _leave_out(counts, n_known, others)
+                cells[a] = number
+            _read_others(
+                cells, n_known, mask, read, read_positives, others, kind, votes, table, n_levels,
+                sums, scores[n],
+            )  # fmt: skip
+            continue
         for first in range(0, len(read), RUN):
             count = min(RUN, len(read) - first)
             for i in range(count):
                 cell = U(cells[pext(read[first + i], mask)])
                 found[i] = totals[cell & _WHERE] if cell >> U(31) else _unfold(cell)
+            if leave_out:
+                for i in range(count):
+                    found[i] -= _example(read_positives[first + i])
             add_votes(
                 found, first, count, kind, votes, table, n_levels, read_positives, sums, scores[n]
             )

@@ -120,7 +120,7 @@ def turns_of(reading: Reading, tables: int) -> Iterator[Turn]:
         yield Turn(0, len(reading.examples), 0, None, False)
         return
     offset, n_blocks = int(blocks[0]), len(blocks) - 1
-    if int(blocks[-1]) - offset == n_blocks:
+    if reading.one_by_one:
         yield Turn(0, n_blocks, offset, None, True)
         return
     step = max(1, tables - 1)

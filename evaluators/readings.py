@@ -34,6 +34,11 @@ class Reading:
     examples: Examples
     blocks: NDArray[np.int64] | None = None
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether every example is read from a memory without it alone."""
+        return self.blocks is not None and int(np.ptp(self.blocks)) == len(self.blocks) - 1
+
 
 def _part(examples: Examples, first: int, last: int) -> Examples:
     return Examples(examples.inputs[first:last], examples.targets[first:last])

@@ -123,7 +123,21 @@ def test_leaving_examples_out_is_training_without_them(
 
 
 @pytest.mark.parametrize("kind", [k for k in MEMORIES if k["mode"] in ("ternary", "frequency")])
-def test_cells_count_beyond_their_width(kind: dict[str, Any]) -> None:
+@pytest.mark.parametrize("n_neurons", [1, 5])
+@pytest.mark.parametrize("bits", [3, 7, 9, 15])
+def test_examples_are_left_out_of_tables_of_any_size(
+    bits: int, n_neurons: int, kind: dict[str, Any]
+) -> None:
+    task = make_task(sizes=(200, 5, 5))  # 7 bits: about as many cells as examples
+    genome = make_genome(task, n_neurons, [bits])
+    memory = MemorySettings(**kind, fitness_on="leave_one_out")
+    right = ReferenceEvaluator(task, memory).evaluate(genome)
+    assert same(CpuEvaluator(task, memory).evaluate(genome), right)
+
+
+@pytest.mark.parametrize("kind", [k for k in MEMORIES if k["mode"] in ("ternary", "frequency")])
+@pytest.mark.parametrize("fitness_on", ["validation", "leave_one_out"])
+def test_cells_count_beyond_their_width(kind: dict[str, Any], fitness_on: FitnessOn) -> None:
     rng = np.random.default_rng(0)
     inputs = np.where(rng.random((140_000, 1)) < 0.8, 0, rng.integers(0, 1 << 16, (140_000, 1)))
     inputs = np.where(rng.random(inputs.shape) < 0.4, 7, inputs).astype(np.uint64)
@@ -131,7 +145,7 @@ def test_cells_count_beyond_their_width(kind: dict[str, Any]) -> None:
     read = Examples(inputs[:500], train.targets[:500])
     task = Task("hot", "bits", 16, 2, train, read, read, (1, 16))
     genome = Genome.of_clusters([np.stack([np.delete(np.arange(16), i) for i in (0, 9, 15)])])
-    memory = MemorySettings(**kind)
+    memory = MemorySettings(**kind, fitness_on=fitness_on)
     right = ReferenceEvaluator(task, memory).evaluate(genome)
     assert same(CpuEvaluator(task, memory).evaluate(genome), right)
 
