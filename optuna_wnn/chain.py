@@ -194,6 +194,8 @@ class StudyChain:
             is_maker = False
         crew = Crew(study)
         if report.finished(study) is not None:
+            if index == 0:  # another run of this name may have begun and ended meanwhile
+                self.check_same()
             crew.look()
             self._close_stale(study, crew)
             return study

@@ -153,8 +153,6 @@ class PhasedSearch:
         self._chain.check_same()
         for index, phase in enumerate(self.config.phases):
             study = self._chain.open(index, before)
-            if index == 0:  # another run of this name may have begun meanwhile
-                self._chain.check_same()
             if report.finished(study) is None:
                 self._search(index, phase, study)
             before = study
