@@ -20,11 +20,12 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
+# A launch is slow where every access is watched for races: each kernel, alone and in turns.
+RACES := "order_of_threads or several_launches or not_fit_together or judged_in_one_launch or looks_ahead"
 sanitize: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 tests/test_metal_faults.py tests/test_kernel_proofs.py
 	METAL_SANITIZER=address $(BIN)/python -m pytest -n 2 tests/test_mlx.py tests/test_mlx_refine.py
-	METAL_SANITIZER=thread $(BIN)/python -m pytest -n 2 tests/test_mlx.py
-	METAL_SANITIZER=thread $(BIN)/python -m pytest -n 2 tests/test_mlx_refine.py -k "one_launch or looks_ahead"
+	METAL_SANITIZER=thread $(BIN)/python -m pytest -n 2 tests/test_mlx.py tests/test_mlx_refine.py -k $(RACES)
 
 # A type checker cannot follow package-dir, so it reads the packages through links in one tree.
 lint: $(VENV)/.installed-dev
