@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import heads
 from optuna_wnn.evaluators.cache import VoteCache
+from optuna_wnn.evaluators.calibration import check_calibrated
+from optuna_wnn.evaluators.calibration import check_gains
+from optuna_wnn.evaluators.calibration import fitted_gains
 from optuna_wnn.evaluators.cells import make_cells
 from optuna_wnn.evaluators.chained import Queries
 from optuna_wnn.evaluators.chained import chained_result
@@ -93,6 +96,8 @@ class Evaluator(ABC):
         memory: What cells hold and how they vote.
         threads: How many threads may work at once.
         device_bytes: Most bytes of a GPU's memory that are used, if that was given.
+        gains: How much each cluster's cells count where the vote is ``calibrated``, in units of
+            1/256, ``int64[K, GAINS]``; ``None`` for a gain of 1 everywhere.
         cells: How cells are written and what they vote.
         cache: Votes of clusters that were computed before.
 
@@ -105,7 +110,6 @@ class Evaluator(ABC):
             and in up to half of it what refinement knows of neurons; ``None`` takes a sixteenth
             of the machine's memory, 0 keeps nothing. A call may need more while it runs.
         device_bytes: Most bytes of a GPU's memory that are used; only the ``mlx`` backend does.
-
     Raises:
         InputError: If the head is not one that these evaluators know, or a number is too low.
     """
@@ -143,12 +147,55 @@ class Evaluator(ABC):
             raise InputError(f"evaluator.device_bytes: {device_bytes} is below 1; leave it out")
         self.threads = threads if threads is not None else usable_processors()
         self.device_bytes = device_bytes
+        check_calibrated(task, self.memory)
+        self.gains: NDArray[np.int64] | None = None
         self.cells = make_cells(self.memory, task.head, task.n_outputs, len(task.train))
         self.cache = VoteCache(cache_bytes)
         self._finder = VoteFinder(self.cache, self.cluster_votes)
         self._known_flags = VoteCache(_FLAGS_BYTES)
         self._n_positives: dict[tuple[str, int], int] = {}
         self._by_token: dict[str, TokenPositives] = {}
+
+    def calibrated(self, genome: Genome) -> Evaluator:
+        """Return an evaluator of the same kind whose gains are fitted to a genome.
+
+        Under the vote ``calibrated``, :attr:`gains` then say how much each cluster's cells count,
+        by how many examples they have seen: those with which the training examples are
+        predicted best, each from a memory without its block (``memory.blocks``). Validation
+        and test examples play no part.
+
+        Args:
+            genome: Whose neurons.
+
+        Raises:
+            InputError: If the vote is another, or the genome does not fit the task.
+        """
+        if self.memory.vote != "calibrated":
+            raise InputError(
+                f"memory.vote: {self.memory.vote} has no gains to fit; take calibrated"
+            )
+        self.check(genome)
+        return self.with_gains(fitted_gains(self, genome))
+
+    def with_gains(self, gains: NDArray[np.int64]) -> Evaluator:
+        """Return an evaluator of the same kind with other gains, and nothing in its cache.
+
+        Raises:
+            InputError: If they are not those of as many clusters.
+        """
+        check_gains(self.task, gains)
+        other = type(self)(
+            self.task,
+            self.memory,
+            threads=self.threads,
+            cache_bytes=self.cache.capacity,
+            device_bytes=self.device_bytes,
+        )
+        other.gains, n_trained = gains, len(self.task.train)
+        other.cells = make_cells(
+            self.memory, self.task.head, self.task.n_outputs, n_trained, gains
+        )
+        return other
 
     @classmethod
     def missing(cls) -> str | None:

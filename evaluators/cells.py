@@ -8,6 +8,7 @@ they share one integer (see :func:`unpack`), so every backend adds one integer p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 from typing import Final
 from typing import Literal
@@ -30,8 +31,11 @@ CellKind = Literal["flags", "counter", "majority", "share", "levels"]
 
 SHARE_SCALE: Final = 256
 LOG_ODDS_SCALE: Final = 1 << 10
+CALIBRATED_SCALE: Final = 1 << 8  # of a log-odds times a gain
 NUMERATOR_SCALE: Final = 1 << 11  # of a weighted log-odds
 WEIGHT_SCALE: Final = 1 << 14
+GAIN_SCALE: Final = 1 << 8  # of a gain
+GAINS: Final = 20  # per cluster; see :func:`cell_states`
 HALF_WORD: Final = 32  # a packed vote is (numerator << 32) + weight
 
 _VOTE_LIMIT: Final = 32767  # one neuron's vote fits 16 bits
@@ -96,6 +100,8 @@ class Cells:
         table: Vote by levels, ``int64[L * L]`` at ``level(positives) * L + level(negatives)``;
             empty unless ``kind`` is ``levels``.
         n_levels: ``L``, or 0.
+        tables: Where every cluster has a table of its own: all of them, ``int64[K, L * L]``, and
+            ``table`` is empty (see :meth:`of_cluster`). Else ``None``.
     """
 
     kind: CellKind
@@ -105,6 +111,13 @@ class Cells:
     votes: NDArray[np.int64]
     table: NDArray[np.int64]
     n_levels: int
+    tables: NDArray[np.int64] | None = None
+
+    def of_cluster(self, index: int) -> Cells:
+        """Return the cells of one cluster."""
+        if self.tables is None:
+            return self
+        return replace(self, table=self.tables[index], tables=None)
 
     @property
     def counting(self) -> bool:
@@ -173,10 +186,15 @@ class Cells:
         return unpack(sums)[0] if self.packed else sums
 
 
+def _of_levels(n_levels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return positives and negatives by levels, ``float64[L, 1]`` and ``float64[1, L]``."""
+    middles = _level_middles(n_levels)
+    return middles[:, None], middles[None, :]
+
+
 def _level_table(memory: MemorySettings, n_outcomes: int, n_levels: int) -> NDArray[np.int64]:
     """Return the votes by levels of positives and negatives, ``int64[n_levels ** 2]``."""
-    middles = _level_middles(n_levels)
-    positives, negatives = middles[:, None], middles[None, :]
+    positives, negatives = _of_levels(n_levels)
     seen = positives + negatives
     if memory.vote == "log_odds":
         share = memory.prior / n_outcomes
@@ -193,7 +211,46 @@ def _level_table(memory: MemorySettings, n_outcomes: int, n_levels: int) -> NDAr
     return pack(clipped, weights).ravel()
 
 
-def make_cells(memory: MemorySettings, head: Head, n_outputs: int, n_trained: int) -> Cells:
+def evidence(memory: MemorySettings, n_levels: int) -> NDArray[np.float64]:
+    """Return what a cell's counts say before any gain, ``float64[L * L]`` by levels, in nats."""
+    positives, negatives = _of_levels(n_levels)
+    found: NDArray[np.float64] = np.log(
+        (positives + memory.prior / 2) / (negatives + memory.prior / 2)
+    ).ravel()
+    return found
+
+
+def cell_states(n_levels: int) -> NDArray[np.int64]:
+    """Return which gain a cell has, ``int64[L * L]`` by levels, in ``[0, GAINS)``.
+
+    That depends on how many examples it has seen (none, 1, 2, 3 or 4, 5 to 8, and so on), and on
+    whether all of them were of one kind.
+    """
+    positives, negatives = _of_levels(n_levels)
+    seen = positives + negatives
+    size = np.where(seen > 0, np.ceil(np.log2(np.maximum(seen, 1))) + 1, 0)
+    pure = np.minimum(positives, negatives) == 0
+    states: NDArray[np.int64] = 2 * np.minimum(size, GAINS // 2 - 1).astype(np.int64) + pure
+    return states.ravel()
+
+
+def _calibrated_tables(
+    memory: MemorySettings, n_levels: int, gains: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return every cluster's votes by levels, ``int64[K, L * L]``."""
+    votes = gains[:, cell_states(n_levels)] * evidence(memory, n_levels)
+    scaled = np.rint(votes * (CALIBRATED_SCALE / GAIN_SCALE)).astype(np.int64)
+    clipped: NDArray[np.int64] = scaled.clip(-_VOTE_LIMIT, _VOTE_LIMIT)
+    return clipped
+
+
+def make_cells(
+    memory: MemorySettings,
+    head: Head,
+    n_outputs: int,
+    n_trained: int,
+    gains: NDArray[np.int64] | None = None,
+) -> Cells:
     """Return how the cells of ``memory`` are written and what they vote.
 
     Args:
@@ -202,6 +259,8 @@ def make_cells(memory: MemorySettings, head: Head, n_outputs: int, n_trained: in
             where clusters are bits, one in two.
         n_outputs: How many values a target can take.
         n_trained: Most examples that a cell can count.
+        gains: Of every cluster where the vote is ``calibrated``, ``int64[K, GAINS]``; ``None``
+            for a gain of 1 everywhere.
     """
     none = np.zeros(0, np.int64)
     empty = round(SHARE_SCALE * memory.empty_value)
@@ -217,6 +276,11 @@ def make_cells(memory: MemorySettings, head: Head, n_outputs: int, n_trained: in
     if memory.vote == "mean":
         return Cells("share", False, False, SHARE_SCALE, none, none, 0)
     n_levels = int(level(np.array([n_trained]))[0]) + 1
+    if memory.vote == "calibrated":
+        ones = np.full((1, GAINS), GAIN_SCALE)
+        tables = _calibrated_tables(memory, n_levels, ones if gains is None else gains)
+        cells = Cells("levels", False, True, CALIBRATED_SCALE, none, none, n_levels, tables)
+        return cells.of_cluster(0) if gains is None else cells
     n_outcomes = n_outputs if head in ("classes", "tokens") else 2
     table = _level_table(memory, max(n_outcomes, 2), n_levels)
     packed = memory.vote == "confidence"

@@ -364,7 +364,7 @@ def plain_query_votes(
     train = unpack_bits(task.train.inputs[: reading.n_trained], task.n_inputs)
     read = unpack_bits(queries.inputs, task.n_inputs)
     written = evaluator.trained_positives(reading, cluster.index)
-    sums = np.zeros(len(queries.rows), np.int64)
+    sums, rule = np.zeros(len(queries.rows), np.int64), evaluator.cells.of_cluster(cluster.index)
     keys = sample_keys(cluster.hashes, memory.sample_seed)
     for observed, key in zip(cluster.connections, keys, strict=True):
         cells = number_cells(np.concatenate([train[:, observed], read[:, observed]]))
@@ -372,7 +372,7 @@ def plain_query_votes(
         if memory.sample_rate < 1:
             kept = sampled(key, len(train), memory.sample_rate)
         sums += neuron_votes(
-            evaluator.cells, cells[: len(train)], written, kept, cells[len(train) :],
-            reading.blocks, queries.rows,
+            rule, cells[: len(train)], written, kept, cells[len(train) :], reading.blocks,
+            queries.rows,
         )  # fmt: skip
     return sums

@@ -174,7 +174,7 @@ class _Kernel:
 
     def query(self, cluster: Cluster, part: slice, queries: Queries) -> NDArray[np.int64]:
         """Return what some neurons of a cluster vote on queries, summed, ``int64[Q]``."""
-        evaluator, cells = self.evaluator, self.evaluator.cells
+        evaluator, cells = self.evaluator, self.evaluator.cells.of_cluster(cluster.index)
         order = np.argsort(queries.rows, kind="stable")
         sums, ordered = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
         runs, starts = left_out_runs(self.reading, queries.rows[order])
@@ -201,7 +201,8 @@ class _Kernel:
         return sums
 
     def __call__(self, place: int, cluster: Cluster, part: slice) -> ClusterVotes:
-        evaluator, reading, cells = self.evaluator, self.reading, self.evaluator.cells
+        evaluator, reading = self.evaluator, self.reading
+        cells = evaluator.cells.of_cluster(cluster.index)
         connections = cluster.connections[part]
         n_bits = connections.shape[1]
         train_positives = evaluator.trained_positives(reading, cluster.index)

@@ -69,7 +69,7 @@ def first_scores(evaluator: Evaluator, cluster: Cluster, reading: Reading) -> ND
         (key,) = sample_keys(cluster.hashes[:1], memory.sample_seed)
         kept = sampled(key, n_trained, memory.sample_rate)
     votes = neuron_votes(
-        evaluator.cells,
+        evaluator.cells.of_cluster(cluster.index),
         cells[:n_trained],
         evaluator.trained_positives(reading, cluster.index),
         kept,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -101,7 +102,7 @@ class MlxEvaluator(CpuEvaluator):
         room = min(self._memory, psutil.virtual_memory().available) // _SHARE_OF_ROOM
         self._finder.room_bytes = max(room, self._finder.room_bytes)
         self._on_device: dict[Any, Any] = {}
-        self._votes = _array(gpu_rules.votes_of(self.cells))
+        self._votes: dict[int, mx.array] = {}
         self._checked = False
         # MLX's streams belong to the thread that made them, so one thread makes all launches.
         self._launcher = ThreadPoolExecutor(1, thread_name_prefix="mlx")
@@ -180,6 +181,25 @@ class MlxEvaluator(CpuEvaluator):
         return [Work(self.cells, n_written, turn, self.dense_bits) for turn in turns], limit
 
     def _all_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
+        if self.cells.tables is None:
+            return self._votes_together(clusters, reading)
+        # Each cluster of the head has a table of its own: they are launched apart.
+        places = defaultdict(list)
+        for place, cluster in enumerate(clusters):
+            places[cluster.index].append(place)
+        found: dict[int, ClusterVotes] = {}
+        for some in places.values():
+            votes = self._votes_together([clusters[place] for place in some], reading)
+            found.update(zip(some, votes, strict=True))
+        return [found[place] for place in range(len(clusters))]
+
+    def _votes_of(self, cluster: int) -> mx.array:
+        """Return what cells vote, as kernels take it."""
+        if cluster not in self._votes:
+            self._votes[cluster] = _array(gpu_rules.votes_of(self.cells.of_cluster(cluster)))
+        return self._votes[cluster]
+
+    def _votes_together(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         n_examples = len(reading.examples)
         results = [
             ClusterVotes(np.zeros(n_examples, np.int64), np.zeros((len(c.hashes), 2), np.int64))
@@ -216,6 +236,8 @@ class MlxEvaluator(CpuEvaluator):
     def _climb(self, job: Climb, wiring: list[NDArray[np.int32]]) -> list[NDArray[np.int32]]:
         n_words = known_rows(job) * len(job.reading.examples)
         memory = self._memory - self._resident_bytes(job.reading)
+        if self.cells.tables is not None:  # candidates of several clusters share a launch
+            return super()._climb(job, wiring)
         if n_words > gpu_plan.MOST_ELEMENTS or 4 * n_words > memory // _SHARE_KNOWN:
             say_once(
                 f"evaluator.device_bytes: refining takes {4 * n_words} bytes beside neurons, "
@@ -349,7 +371,7 @@ class MlxEvaluator(CpuEvaluator):
             "params": _numbers(gpu_kernels.PARAMS, params | {"chunks": work.read_chunks}),
             "cells": memory[0],
             "slots": memory[1],
-            "votes": self._votes,
+            "votes": self._votes_of(indices[0] if self.cells.tables is not None else 0),
         }
         return arrays | to_read
 

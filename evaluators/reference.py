@@ -42,7 +42,7 @@ class ReferenceEvaluator(Evaluator):
         written = self.trained_positives(reading, cluster.index)
         wanted = self.positives(reading, cluster.index)
         trained_on = self.trained_on(reading, cluster.index)
-        votes = []
+        votes, rule = [], self.cells.of_cluster(cluster.index)
         keys = sample_keys(cluster.hashes, self.memory.sample_seed)
         for observed, key in zip(cluster.connections, keys, strict=True):
             cells = number_cells(np.concatenate([train[:, observed], read[:, observed]]))
@@ -53,7 +53,7 @@ class ReferenceEvaluator(Evaluator):
             if self.memory.sample_rate < 1:
                 kept = sampled(key, len(train), self.memory.sample_rate)
             votes.append(
-                neuron_votes(self.cells, train_cells, written, kept, read_cells, reading.blocks)
+                neuron_votes(rule, train_cells, written, kept, read_cells, reading.blocks)
             )
         table = np.array(votes)
         scores = np.stack([table[:, wanted == 0].sum(1), table[:, wanted == 1].sum(1)], axis=1)

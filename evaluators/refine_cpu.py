@@ -90,12 +90,6 @@ class Refiner:
         self.job = job
         cells, memory, reading = job.cells, evaluator.memory, job.reading
         self.seed = np.uint64(job.seed % 2**64)
-        short_table = np.zeros(len(cells.table), np.int32)
-        recount.compact_votes(cells.table, cells.packed, short_table)
-        self.rule = Rule(
-            KINDS[cells.kind], cells.votes, cells.table, np.uint64(cells.n_levels), cells.packed,
-            short_table,
-        )  # fmt: skip
         self.left_out = memory.fitness_on == "leave_one_out"
         self.countable = (
             cells.counting
@@ -105,6 +99,16 @@ class Refiner:
         self.threshold = sample_threshold(memory.sample_rate) if memory.sample_rate < 1 else 0
         self.train = evaluator.task.train.inputs[: reading.n_trained]
         self.softmax = job.task.head not in BIT_HEADS
+
+    def rule(self, clusters: Sequence[int]) -> Rule:
+        """Return what the cells of some clusters vote; they have the same table."""
+        cells = self.job.cells.of_cluster(clusters[0])
+        short_table = np.zeros(len(cells.table), np.int32)
+        recount.compact_votes(cells.table, cells.packed, short_table)
+        return Rule(
+            KINDS[cells.kind], cells.votes, cells.table, np.uint64(cells.n_levels), cells.packed,
+            short_table,
+        )  # fmt: skip
 
     def refine(self, wiring: list[NDArray[np.int32]], stop: Event) -> list[NDArray[np.int32]]:
         """Return the connections of all clusters after the climb."""
@@ -162,7 +166,7 @@ class Refiner:
                 rebase(softmax, neurons, wiring.sums, wiring.positives, state.desk.room, current)
             last = min(first + _MOVES_AT_A_TIME, plan.n_steps)
             climbing.climb(
-                wiring, rows.kept, self.rule, state.anew, state.table, bit, softmax, small,
+                wiring, rows.kept, state.source.rule, state.anew, state.table, bit, softmax, small,
                 state.desk, job.sampled, self.seed, first, last, current,
             )  # fmt: skip
         if decided is not None:
@@ -236,7 +240,7 @@ class Refiner:
             start=np.uint64(start),
             down=np.uint64(down),
             up=np.uint64(up),
-            rule=self.rule,
+            rule=self.rule(clusters),
             use_pext=evaluator.use_pext,
         )
 
@@ -318,7 +322,7 @@ class _State:
             self._scores[of_cluster][places] = votes.scores
         none = np.zeros(len(sums), np.int32)
         for row in self.wiring.rows[of_cluster][~resting]:
-            exchange_votes(sums, none, self.rows.kept.votes[row], self.refiner.rule.packed, sums)
+            exchange_votes(sums, none, self.rows.kept.votes[row], self.source.rule.packed, sums)
 
     def finish(self, sums: NDArray[np.int64]) -> list[NDArray[np.int32]]:
         """Return the connections of every cluster as they are now, given the sums of its votes.
@@ -331,7 +335,7 @@ class _State:
         for n in self.moved.tolist():
             k, _ = self._observed(n)
             score_votes(
-                self.rows.kept.votes[wiring.rows[n]], wiring.positives[k], refiner.rule.packed,
+                self.rows.kept.votes[wiring.rows[n]], wiring.positives[k], self.source.rule.packed,
                 self._scores[n],
             )  # fmt: skip
         self.rows.give_back(self._keys(), wiring.rows[self.moved])

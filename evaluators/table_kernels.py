@@ -69,8 +69,8 @@ def compiled_table(
     evaluator: CpuEvaluator, genome: Genome, reading: Reading, neuron: int
 ) -> NeuronTable:
     """Return what :func:`~optuna_wnn.evaluators.tables.plain_table` does."""
-    cells, memory = evaluator.cells, evaluator.memory
-    cluster = int(genome.neuron_cluster[neuron])
+    cluster, memory = int(genome.neuron_cluster[neuron]), evaluator.memory
+    cells = evaluator.cells.of_cluster(cluster)
     observed = genome.connections[genome.offsets[neuron] : genome.offsets[neuron + 1]]
     train = evaluator.by_word("train", evaluator.task.train.inputs[: reading.n_trained])
     positives = evaluator.trained_positives(reading, cluster)

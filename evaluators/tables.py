@@ -188,8 +188,8 @@ def plain_table(
         addresses, n_cells = addresses.ravel() + 1, len(numbers) + 1
         keys = np.concatenate([np.zeros((1, 2), np.uint64), _wide_addresses(bits[firsts])])
     votes = neuron_votes(
-        evaluator.cells, addresses, evaluator.trained_positives(reading, cluster), kept,
-        np.arange(n_cells), None,
+        evaluator.cells.of_cluster(cluster), addresses,
+        evaluator.trained_positives(reading, cluster), kept, np.arange(n_cells), None,
     )  # fmt: skip
     return NeuronTable.of_votes(votes, keys)
 
@@ -235,7 +235,7 @@ def unwritten_vote(evaluator: Evaluator) -> int:
     """Return what a cell votes that no example wrote."""
     nothing = np.zeros(0, np.int64)
     none = (nothing, np.zeros(0, np.uint8), np.zeros(0, bool))
-    return int(neuron_votes(evaluator.cells, *none, np.zeros(1, np.int64), None)[0])
+    return int(neuron_votes(evaluator.cells.of_cluster(0), *none, np.zeros(1, np.int64), None)[0])
 
 
 def _addresses(bits: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -22,6 +22,7 @@ from optuna_wnn.config import PhaseSection
 from optuna_wnn.config import RunConfig
 from optuna_wnn.crew import Crew
 from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.samplers import WNNGeneticSampler
 from optuna_wnn.samplers import WNNTabuSearchSampler
 from optuna_wnn.samplers.base import GenomeSampler
@@ -82,20 +83,29 @@ class StudyChain:
     wait. A kill between any two steps of the making is made good by doing them again.
 
     Attributes:
+        evaluator: What evaluates genomes; under the ``calibrated`` vote it has the gains of the
+            phase that was opened last.
         thresholds: The accuracy bars of the phases that were opened, by index.
 
     Args:
         config: What to run.
         task: What is learnt.
+        evaluator: What evaluates genomes.
         spaces: The space of every phase.
         storage: Where the studies live.
     """
 
     def __init__(
-        self, config: RunConfig, task: Task, spaces: list[GenomeSpace], storage: BaseStorage
+        self,
+        config: RunConfig,
+        task: Task,
+        evaluator: Evaluator,
+        spaces: list[GenomeSpace],
+        storage: BaseStorage,
     ) -> None:
         self.config = config
         self.task = task
+        self.evaluator = evaluator
         self.spaces = spaces
         self.storage = storage
         self.thresholds: dict[int, Threshold] = {}
@@ -227,13 +237,34 @@ class StudyChain:
             if index == 0:
                 report.write_settings(study, settings(self.config))
                 report.write_baselines(study, self.task.baselines)
+            self._calibrate(index, study, before)
             if before is not None:
                 self._seed(index, study, before, threshold)
             write_setting(study, _READY, True)
         # Read even by who made it: what is stored holds for all.
         study.sampler = self._sampler(index, phase, threshold, self._run_seed(study, before))
+        gains = report.read_gains(study)
+        if gains is not None:
+            self.evaluator = self.evaluator.with_gains(gains)
         self._close_stale(study, crew)
         return study
+
+    def _calibrate(self, index: int, study: optuna.Study, before: optuna.Study | None) -> None:
+        """Fit the gains of a phase to the best genome before it, or to one as it starts with."""
+        if self.config.memory.vote != "calibrated":
+            return
+        if report.read_gains(study) is None:
+            if before is None:
+                genome = self.spaces[index].seeded(self._run_seed(study, before))
+            else:
+                history = _history(before)
+                genome = history.genomes.read(self.ranked(before, history)[0].number)
+            calibrated = self.evaluator.calibrated(genome).gains
+            assert calibrated is not None
+            report.write_gains(study, calibrated)
+        gains = report.read_gains(study)
+        assert gains is not None
+        self.evaluator = self.evaluator.with_gains(gains)
 
     def _run_seed(self, study: optuna.Study, before: optuna.Study | None) -> int:
         """Return what all random numbers of the run derive from; drawn if nothing says."""
@@ -263,11 +294,16 @@ class StudyChain:
                 continue
             genome = history.genomes.read(record.number)
             model = trials[record.number]
+            values, accuracy, losses = model.values, -record.losses[1], record.cluster_losses
+            if self.evaluator.gains is not None:  # other gains, other values
+                result = self.evaluator.evaluate(genome)
+                accuracy, losses = result.accuracy, result.cluster_losses
+                values = [result.cross_entropy, accuracy, *values[2:]]
             add_trial(
                 study,
                 optuna.trial.create_trial(
                     state=TrialState.COMPLETE,
-                    values=model.values,
+                    values=values,
                     params=space.parameters(genome),
                     distributions=dict(space.distributions()),
                     user_attrs={
@@ -276,8 +312,8 @@ class StudyChain:
                     },
                     system_attrs={
                         **child_attributes(Child(0, place, handle=genome.handle, is_seed=True)),
-                        **genome_attributes(genome, record.cluster_losses),
-                        **_constraint(threshold, -record.losses[1]),
+                        **genome_attributes(genome, losses),
+                        **_constraint(threshold, accuracy),
                     },
                 ),
             )

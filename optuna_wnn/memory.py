@@ -18,7 +18,7 @@ from optuna_wnn.genome import Genome
 
 
 MemoryMode = Literal["wisard", "ternary", "quad_binary", "quad_weighted", "frequency"]
-Vote = Literal["mean", "log_odds", "confidence"]
+Vote = Literal["mean", "log_odds", "confidence", "calibrated"]
 FitnessOn = Literal["validation", "leave_one_out", "leave_block_out"]
 
 # In a file, '0.5' is a text and true is no number; pydantic would take both.
@@ -56,8 +56,8 @@ class MemorySettings:
         vote: How the votes of a cluster's neurons become its output; all but ``mean`` need
             ``frequency`` cells.
         empty_value: Vote of a ``wisard`` or ``ternary`` cell that no training reached, in [0, 1].
-        prior: Pseudo-examples that every ``frequency`` cell starts with where the vote is
-            ``log_odds`` or ``confidence``.
+        prior: Pseudo-examples that every ``frequency`` cell starts with where the vote is not
+            ``mean``.
         sample_rate: Probability that a neuron is trained on an example, in (0, 1].
         sample_seed: What decides which examples those are.
         temperature: What the ``classes`` and ``tokens`` heads divide the outputs by before the
@@ -95,6 +95,10 @@ class MemorySettings:
         if self.vote != "mean" and self.mode != "frequency":
             raise InputError(
                 f"memory.vote: {self.vote} needs mode: frequency, not {self.mode}; use vote: mean"
+            )
+        if self.vote == "calibrated" and self.sample_rate != 1:
+            raise InputError(
+                f"memory.sample_rate: the calibrated vote needs 1, not {self.sample_rate}"
             )
         if self.fitness_on != "validation" and self.mode not in ("frequency", "ternary"):
             raise InputError(

@@ -60,7 +60,10 @@ def importance_of(storage: BaseStorage, run: str) -> Importance:
         InputError: As :func:`trained_winner`, or if its head is ``tokens``.
     """
     task, memory = _task_of(storage, run)
-    return importance(create_evaluator(task, memory), report.best_genome(storage, run))
+    genome, evaluator = report.best_genome(storage, run), create_evaluator(task, memory)
+    if memory.vote == "calibrated":
+        evaluator = evaluator.calibrated(genome)
+    return importance(evaluator, genome)
 
 
 def _task_of(storage: BaseStorage, run: str) -> tuple[Task, MemorySettings]:

@@ -208,6 +208,8 @@ class RAMNetwork:
             threads=self.threads,
             cache_bytes=0,
         )
+        if self.memory.vote == "calibrated":
+            evaluator = evaluator.calibrated(self.genome)
         self.temperature = evaluator.temperature(self.genome)
         self._tables = self._trained_tables(evaluator, Reading("train", len(train), train))
         self.n_trained = len(train)

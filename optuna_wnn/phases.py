@@ -115,16 +115,21 @@ class PhasedSearch:
         self.config = config
         self.task = task or load_task(config.task.kind, **config.task.options)
         self.spaces = spaces_of(config, self.task)
-        self.evaluator = evaluator or _evaluator(config, self.task)
         self._fitness = config.fitness.build()
         self._watch: Callable[[Progress], None] = lambda progress: None
         self._outage = Outage()
         # What an evaluation came to, until it is stored: an outage does not cost it.
         self._unstored: tuple[tuple[int, str], tuple[Genome, Evaluation]] | None = None
         # Last, so that a mistake in what comes before leaves no database behind.
+        evaluator = evaluator or _evaluator(config, self.task)
         self.storage = storage if storage is not None else storages.open_storage(config.storage)
-        self._chain = StudyChain(config, self.task, self.spaces, self.storage)
+        self._chain = StudyChain(config, self.task, evaluator, self.spaces, self.storage)
         self._gate = Gate(self.storage, f"{config.name}/gate")
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """What evaluates genomes, as in the phase that was opened last."""
+        return self._chain.evaluator
 
     def watch(self, watcher: Callable[[Progress], None]) -> None:
         """Have ``watcher`` called whenever something happened."""

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -54,6 +55,7 @@ _CONFIGURATION: Final = "config"
 _THRESHOLD: Final = "threshold"
 _SETTINGS: Final = "settings"
 _INPUT_GROUPS: Final = "input groups"
+_GAINS: Final = "gains"
 _SEED: Final = "run seed"
 
 
@@ -97,6 +99,17 @@ def read_threshold(study: optuna.Study) -> Threshold | None:
     """Return what :func:`write_threshold` wrote, or ``None``."""
     fields = read_setting(study, _THRESHOLD)
     return None if fields is None else Threshold(*fields)
+
+
+def write_gains(study: optuna.Study, gains: NDArray[np.int64]) -> None:
+    """Write into a study the gains that its phase evaluates with, ``int64[K, GAINS]``."""
+    write_setting(study, _GAINS, gains.tolist())
+
+
+def read_gains(study: optuna.Study) -> NDArray[np.int64] | None:
+    """Return what :func:`write_gains` wrote, or ``None``."""
+    gains = read_setting(study, _GAINS)
+    return None if gains is None else np.array(gains, np.int64)
 
 
 def write_input_groups(study: optuna.Study, groups: tuple[int, int]) -> None:

@@ -1,0 +1,234 @@
+"""Gains of the ``calibrated`` vote: how much a cell counts, by what it has seen, fitted.
+
+An output's log-odds are the sum of what its neurons' cells say (the log-odds of their counts),
+each times a gain. A cell that has seen two examples deserves less than one that has seen
+hundreds, a wide neuron that has seen the context before more than a narrow one beside it, and how
+much so differs from output to output. So the gains are fitted, by logistic regression on training
+examples that are each read from a memory without its own block: stacked generalisation (Wolpert,
+"Stacked generalization", Neural Networks 5(2), 1992), with the cells for level-0 models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators.cells import GAIN_SCALE
+from optuna_wnn.evaluators.cells import GAINS
+from optuna_wnn.evaluators.cells import cell_states
+from optuna_wnn.evaluators.cells import evidence
+from optuna_wnn.evaluators.cells import level
+from optuna_wnn.evaluators.chained import decided_bits
+from optuna_wnn.evaluators.heads import BIT_HEADS
+from optuna_wnn.evaluators.heads import cluster_targets
+from optuna_wnn.evaluators.heads import softplus
+from optuna_wnn.genome import Genome
+from optuna_wnn.genome import mix64
+from optuna_wnn.memory import MemorySettings
+from optuna_wnn.tasks.base import Task
+
+
+if TYPE_CHECKING:
+    from optuna_wnn.evaluators.base import Evaluator
+
+
+_MOST_FITTED: Final = 1 << 16  # examples that the gains of one output are fitted on
+_MOST_STEPS: Final = 10  # of Newton's method
+_CLOSE: Final = 1 / 1024  # a step below this ends the fit: gains are kept in units of 1/256
+_TOWARDS_MEAN: Final = 1.0  # examples' worth of pull towards the plain mean of all neurons
+
+
+def check_calibrated(task: Task, memory: MemorySettings) -> None:
+    """Check that a task can go with the vote, if it is ``calibrated``.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    if memory.vote == "calibrated" and task.head not in BIT_HEADS:
+        raise InputError(
+            f"memory.vote: calibrated needs the head bits or chained_bits, not {task.head}; "
+            "take confidence"
+        )
+
+
+def check_gains(task: Task, gains: NDArray[np.int64]) -> None:
+    """Check that there are gains for every cluster.
+
+    Raises:
+        InputError: If there are not.
+    """
+    if gains.shape != (task.n_clusters, GAINS):
+        raise InputError(
+            f"gains: they are for {len(gains)} clusters, the task has {task.n_clusters}; "
+            "calibrate again"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """What the neurons of an output say of some training examples.
+
+    Attributes:
+        columns: Which gain applies, ``int64[n, E]`` in ``[0, clusters * GAINS)``.
+        values: The log-odds that it multiplies, ``float64[n, E]``.
+    """
+
+    columns: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+def fitted_gains(evaluator: Evaluator, genome: Genome) -> NDArray[np.int64]:
+    """Return the gains that suit a genome, in units of 1/256, ``int64[K, GAINS]``.
+
+    They are relative to the mean over all neurons of an output, so 256 everywhere is that mean.
+
+    Args:
+        evaluator: Knows the task and the memory, and has threads.
+        genome: Fits the task.
+    """
+    outputs = [[k] for k in range(evaluator.task.n_clusters)]
+    jobs = [(evaluator, genome, clusters) for clusters in outputs]
+    return np.concatenate(evaluator.in_threads(_gains_of_output, jobs, Event()))
+
+
+def _gains_of_output(
+    evaluator: Evaluator, genome: Genome, clusters: list[int]
+) -> NDArray[np.int64]:
+    """Return the gains of the clusters of one output, ``int64[clusters, GAINS]``."""
+    task, n_trained = evaluator.task, len(evaluator.task.train)
+    decided = decided_bits(task, task.train.targets, clusters[0])
+    free = np.arange(n_trained) if decided is None else np.flatnonzero(~decided)
+    n_neurons = int(genome.neurons[clusters].sum())
+    if not len(free):
+        return np.full((len(clusters), GAINS), GAIN_SCALE)
+    chosen = free[np.linspace(0, len(free) - 1, min(len(free), _MOST_FITTED)).astype(np.int64)]
+    positives = cluster_targets(task.head, task.n_clusters, task.train.targets, clusters[0])
+    found = _evidence_of(evaluator, genome, clusters, positives, chosen)
+    weights = _logistic_fit(found, positives[chosen], len(clusters) * GAINS, n_neurons)
+    gains = np.rint(weights * (n_neurons * GAIN_SCALE)).astype(np.int64)
+    return gains.reshape(len(clusters), GAINS)
+
+
+def _evidence_of(
+    evaluator: Evaluator,
+    genome: Genome,
+    clusters: list[int],
+    positives: NDArray[np.uint8],
+    chosen: NDArray[np.int64],
+) -> _Evidence:
+    """Return what the neurons of some clusters say of training examples, each left out.
+
+    Args:
+        evaluator: Knows the task and the memory.
+        genome: Whose neurons.
+        clusters: Of one output.
+        positives: Which training examples are positive, ``uint8[E]``.
+        chosen: Of which examples.
+    """
+    inputs, n_blocks = evaluator.task.train.inputs, evaluator.memory.blocks
+    block = np.arange(len(inputs)) * n_blocks // len(inputs)
+    n_levels = evaluator.cells.n_levels
+    states, said = cell_states(n_levels), evidence(evaluator.memory, n_levels)
+    columns, values = [], []
+    for place, cluster in enumerate(clusters):
+        for observed in genome.cluster(cluster):
+            counts = left_out_counts(addresses_of(inputs, observed), positives, block, chosen)
+            negative, positive = (level(count) for count in counts)
+            index = positive * n_levels + negative
+            columns.append(place * GAINS + states[index])
+            values.append(said[index])
+    return _Evidence(np.array(columns), np.array(values))
+
+
+def addresses_of(inputs: NDArray[np.uint64], observed: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """Return what distinguishes the cells that a neuron's examples address, ``uint64[E]``.
+
+    Within a word it is the observed bits where they stand; of several words a hash.
+
+    Args:
+        inputs: Packed, ``uint64[E, words]``.
+        observed: The neuron's inputs.
+    """
+    masks = np.zeros(inputs.shape[1], np.uint64)
+    np.bitwise_or.at(masks, observed // 64, np.uint64(1) << (observed % 64).astype(np.uint64))
+    words = np.flatnonzero(masks)
+    found = inputs[:, words[0]] & masks[words[0]]
+    for word in words[1:]:
+        found = mix64(found) ^ (inputs[:, word] & masks[word])
+    return found
+
+
+def left_out_counts(
+    addresses: NDArray[np.uint64],
+    positives: NDArray[np.uint8],
+    block: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the counts of the cells that examples address, without their own blocks.
+
+    Args:
+        addresses: Of all examples, ``uint64[E]``.
+        positives: Which of them are positive, ``uint8[E]``.
+        block: Which block each is in, ``int64[E]``.
+        chosen: Whose counts are returned, ``int64[C]``.
+
+    Returns:
+        Negative and positive examples, each ``int64[C]``.
+    """
+    _, cells = np.unique(addresses, return_inverse=True)
+    n_blocks = int(block.max()) + 1
+    pairs = cells * n_blocks + block
+    counts = []
+    for sign in (0, 1):
+        of_sign = pairs[positives == sign]
+        by_block = np.bincount(of_sign, minlength=(int(cells.max()) + 1) * n_blocks)
+        by_cell = by_block.reshape(-1, n_blocks).sum(axis=1)
+        counts.append((by_cell[cells[chosen]] - by_block[pairs[chosen]]).astype(np.int64))
+    return counts[0], counts[1]
+
+
+def _logistic_fit(
+    found: _Evidence, positives: NDArray[np.uint8], n_columns: int, n_neurons: int
+) -> NDArray[np.float64]:
+    """Return the weights with which log-odds add up best, ``float64[n_columns]``.
+
+    Newton's method from the plain mean, towards which it is pulled a little; a step that makes
+    the loss worse is halved.
+    """
+    design = np.zeros((len(positives), n_columns), np.float32)
+    rows = np.arange(len(positives))
+    for columns, values in zip(found.columns, found.values, strict=True):
+        design[rows, columns] += values.astype(np.float32)
+    signs = np.where(positives == 1, 1.0, -1.0)
+    mean = 1 / n_neurons
+    weights = np.full(n_columns, mean)
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        towards = signs * (design @ weights.astype(np.float32))
+        pull = _TOWARDS_MEAN / 2 * ((weights - mean) ** 2).sum()
+        return float(softplus(-towards.astype(np.float64)).sum() + pull)
+
+    current = loss(weights)
+    for _ in range(_MOST_STEPS):
+        p = 1 / (1 + np.exp(-(design @ weights.astype(np.float32)).astype(np.float64)))
+        slope = design.T @ (p - (positives == 1)).astype(np.float32)
+        slope = slope.astype(np.float64) + _TOWARDS_MEAN * (weights - mean)
+        curvature = (design * (p * (1 - p)).astype(np.float32)[:, None]).T @ design
+        curvature = curvature.astype(np.float64) + _TOWARDS_MEAN * np.eye(n_columns)
+        step = np.linalg.solve(curvature, slope)
+        following = loss(weights - step)
+        while following > current and np.abs(step).max() >= _CLOSE * mean:
+            step /= 2
+            following = loss(weights - step)
+        if following > current:
+            break
+        weights, current = weights - step, following
+        if np.abs(step).max() < _CLOSE * mean:
+            break
+    return weights
