@@ -158,7 +158,7 @@ def addresses_of(inputs: NDArray[np.uint64], observed: NDArray[np.int32]) -> NDA
     masks = np.zeros(inputs.shape[1], np.uint64)
     np.bitwise_or.at(masks, observed // 64, np.uint64(1) << (observed % 64).astype(np.uint64))
     words = np.flatnonzero(masks)
-    found = inputs[:, words[0]] & masks[words[0]]
+    found: NDArray[np.uint64] = inputs[:, words[0]] & masks[words[0]]
     for word in words[1:]:
         found = mix64(found) ^ (inputs[:, word] & masks[word])
     return found
