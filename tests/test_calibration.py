@@ -21,6 +21,7 @@ from optuna_wnn import MemorySettings
 from optuna_wnn import RAMNetwork
 from optuna_wnn import report
 from optuna_wnn.config import parse_config
+from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.evaluators.calibration import addresses_of
 from optuna_wnn.evaluators.calibration import left_out_counts
 from optuna_wnn.evaluators.cells import GAIN_SCALE
@@ -28,6 +29,7 @@ from optuna_wnn.evaluators.cells import GAINS
 from optuna_wnn.evaluators.cpu import CpuEvaluator
 from optuna_wnn.evaluators.reference import ReferenceEvaluator
 from optuna_wnn.genome import Bounds
+from optuna_wnn.genome import Genome
 from optuna_wnn.memory import FitnessOn
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.store.reader import genome_reader
@@ -39,6 +41,13 @@ from optuna_wnn.tasks.base import pack_bits
 def some_gains(task: Task, seed: int = 0) -> NDArray[np.int64]:
     """Return gains that differ from cluster to cluster, some of them below zero."""
     return np.random.default_rng(seed).integers(-200, 700, (task.n_clusters, GAINS))
+
+
+def fitted(evaluator: Evaluator, genome: Genome) -> NDArray[np.int64]:
+    """Return the gains that suit a genome."""
+    gains = evaluator.calibrated(genome).gains
+    assert gains is not None
+    return gains
 
 
 @given(st.data())
@@ -119,15 +128,15 @@ def test_no_small_change_of_a_gain_predicts_left_out_examples_better(head: Head)
     task = make_task(head, n_outputs=8, sizes=(1200, 50, 50))
     genome = make_genome(task, 3, [2, 6])
     memory = MemorySettings(vote="calibrated", fitness_on="leave_block_out")
-    fitted = ReferenceEvaluator(task, memory).calibrated(genome)
-    assert fitted.gains is not None
-    best = fitted.evaluate(genome).cross_entropy
-    assert best < ReferenceEvaluator(task, memory).evaluate(genome).cross_entropy - 0.01
+    evaluator = ReferenceEvaluator(task, memory)
+    found = fitted(evaluator, genome)
+    best = evaluator.with_gains(found).evaluate(genome).cross_entropy
+    assert best < evaluator.evaluate(genome).cross_entropy - 0.01
     for column in range(0, GAINS, 3):
         for change in (-30, 30):
-            gains = fitted.gains.copy()
+            gains = found.copy()
             gains[1, column] += change
-            assert fitted.with_gains(gains).evaluate(genome).cross_entropy > best - 1e-4
+            assert evaluator.with_gains(gains).evaluate(genome).cross_entropy > best - 1e-4
 
 
 def test_what_is_validated_and_tested_has_no_part_in_the_gains() -> None:
@@ -138,7 +147,7 @@ def test_what_is_validated_and_tested_has_no_part_in_the_gains() -> None:
         task.name, task.head, task.n_inputs, task.n_outputs, task.train, task.test,
         task.validation, task.input_groups,
     )  # fmt: skip
-    gains = [CpuEvaluator(t, memory).calibrated(genome).gains for t in (task, other)]
+    gains = [fitted(CpuEvaluator(t, memory), genome) for t in (task, other)]
     assert np.array_equal(gains[0], gains[1])
 
 
@@ -214,7 +223,7 @@ def test_every_phase_has_gains_fitted_to_the_best_genome_before_it() -> None:
     assert not np.array_equal(gains[0], gains[1])
     evaluator = CpuEvaluator(task, MemorySettings(vote="calibrated"))
     winner = genome_reader(second).read(0)  # what the second phase starts with
-    assert np.array_equal(evaluator.calibrated(winner).gains, gains[1])
+    assert np.array_equal(fitted(evaluator, winner), gains[1])
     value = evaluator.with_gains(gains[1]).evaluate(winner).cross_entropy
     assert second.trials[0].values[0] == value
 
@@ -250,5 +259,5 @@ def test_gains_are_the_same_for_any_number_of_threads(data: st.DataObject) -> No
     task = make_task("chained_bits", seed=data.draw(st.integers(0, 9)))
     genome = make_genome(task, data.draw(st.integers(1, 4)), [data.draw(st.integers(1, 9))])
     memory = MemorySettings(vote="calibrated")
-    gains = [CpuEvaluator(task, memory, threads=n).calibrated(genome).gains for n in (1, 3)]
+    gains = [fitted(CpuEvaluator(task, memory, threads=n), genome) for n in (1, 3)]
     assert np.array_equal(gains[0], gains[1])

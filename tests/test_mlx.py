@@ -37,6 +37,7 @@ from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.evaluators import gpu_kernels
 from optuna_wnn.evaluators import gpu_plan
 from optuna_wnn.evaluators import registry
+from optuna_wnn.evaluators.cells import GAINS
 from optuna_wnn.evaluators.gpu_plan import Wiring
 from optuna_wnn.evaluators.gpu_plan import Work
 from optuna_wnn.evaluators.readings import Reading
@@ -110,6 +111,16 @@ def test_evaluations_are_those_of_the_reference(kind: dict[str, Any], head: Head
     right, fast = ReferenceEvaluator(task, memory), mlx.MlxEvaluator(task, memory)
     for part in ("fitness", "validation", "test"):
         assert same(fast.evaluate(genome, part), right.evaluate(genome, part))
+
+
+def test_every_cluster_has_the_votes_of_its_own_gains() -> None:
+    task = make_task("chained_bits", n_inputs=70)
+    genome = make_genome(task, 5, [3, 23])
+    memory = MemorySettings(vote="calibrated")
+    gains = np.random.default_rng(0).integers(-200, 700, (task.n_clusters, GAINS))
+    right = ReferenceEvaluator(task, memory).with_gains(gains)
+    fast = mlx.MlxEvaluator(task, memory).with_gains(gains)
+    assert same(fast.evaluate(genome), right.evaluate(genome))
 
 
 @pytest.mark.parametrize("fitness_on", FITNESSES[1:])
