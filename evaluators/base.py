@@ -14,6 +14,7 @@ from functools import cached_property
 from threading import Event
 from typing import Any
 from typing import ClassVar
+from typing import Final
 from typing import Literal
 
 import numpy as np
@@ -45,6 +46,8 @@ from optuna_wnn.evaluators.tokens import check_tokens
 from optuna_wnn.evaluators.tokens import tokens_result
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
+from optuna_wnn.evaluators.votes import added_up
+from optuna_wnn.evaluators.votes import outputs_of
 from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Dimension
 from optuna_wnn.genome import Genome
@@ -53,11 +56,12 @@ from optuna_wnn.memory import MemorySettings
 from optuna_wnn.tasks.base import Task
 
 
+NOT_REFINED: Final = "refine: several clusters per output are not refined; set refine_steps to 0"
 EvaluationPart = Literal["fitness", "validation", "test"]
 Moves = Literal["blind", "informed"]
 
 _FLAGS_BYTES = 1 << 26  # for which examples are positive ones of a cluster
-_MOST_NEURONS = 1 << 16  # of a cluster: votes are 16 bits wide, their sums 32
+_MOST_NEURONS = 1 << 16  # of an output: votes are 16 bits wide, their sums 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +76,10 @@ class Evaluation:
             :meth:`Genome.reordered` takes. A neuron's score is its mean vote where the
             cluster's target bit is 1 minus its mean vote where it is 0, on the same examples.
         cluster_losses: Mean loss of each cluster in nats per example, ``float64[K]``, where the
-            head is ``bits`` or ``chained_bits``, else ``None``. They sum to the cross-entropy
-            under ``chained_bits``, and where the vocabulary is a power of two.
+            head is ``bits`` or ``chained_bits``, else ``None``. A cluster's loss is that of its
+            bit, so all clusters of a bit have the same. With one cluster per output they sum to
+            the cross-entropy under ``chained_bits``, and where the vocabulary is a power of two;
+            with several, to as many times that.
         n_examples: How many examples were read.
     """
 
@@ -298,10 +304,13 @@ class Evaluator(ABC):
             ``fitness`` (whose ``neuron_order`` therefore leaves the neurons in place).
 
         Raises:
-            InputError: If the genome does not fit the task or lies outside ``bounds``.
+            InputError: If the genome does not fit the task or lies outside ``bounds``, the head
+                is ``tokens``, or outputs have several clusters.
         """
         if self.task.head == "tokens":
             raise InputError("refine: the tokens head cannot; set refine_steps to 0")
+        if self.task.clusters_per_output > 1:
+            raise InputError(NOT_REFINED)
         self.check(genome)
         genome.check(bounds)
         if steps < 0:
@@ -378,24 +387,28 @@ class Evaluator(ABC):
 
     def positives(self, reading: Reading, cluster: int) -> NDArray[np.uint8]:
         """Return which of the examples read are positive ones of ``cluster``, ``uint8[E]``."""
-        return self._flags(reading.name, reading.examples.targets, cluster)
+        output = self.task.output_of(cluster)
+        return self._flags(reading.name, reading.examples.targets, output)
 
     def trained_positives(self, reading: Reading, cluster: int) -> NDArray[np.uint8]:
         """Return the same of the examples that write the memory."""
-        return self._flags("train", self.task.train.targets, cluster)[: reading.n_trained]
+        output = self.task.output_of(cluster)
+        return self._flags("train", self.task.train.targets, output)[: reading.n_trained]
 
-    def _flags(self, name: str, targets: NDArray[np.int64], cluster: int) -> NDArray[np.uint8]:
-        if self.task.head == "tokens":  # too many clusters to look at every example for each
-            return self.positives_by_token(name, targets)[cluster]
-        key = ("positives", name, cluster)
+    def _flags(self, name: str, targets: NDArray[np.int64], output: int) -> NDArray[np.uint8]:
+        if self.task.head == "tokens":  # too many outputs to look at every example for each
+            return self.positives_by_token(name, targets)[output]
+        key = ("positives", name, output)
         flags: NDArray[np.uint8] | None = self._known_flags.get(key)
         if flags is None:
-            flags = heads.cluster_targets(self.task.head, self.task.n_clusters, targets, cluster)
+            flags = heads.cluster_targets(
+                self.task.head, self.task.n_head_outputs, targets, output
+            )
             self._known_flags.put(key, flags)
         return flags
 
     def _n_positive(self, reading: Reading, cluster: int) -> int:
-        key = reading.name, cluster
+        key = reading.name, self.task.output_of(cluster)
         if key not in self._n_positives:
             self._n_positives[key] = int(np.count_nonzero(self.positives(reading, cluster)))
         return self._n_positives[key]
@@ -447,9 +460,14 @@ class Evaluator(ABC):
             cross_entropy=result.cross_entropy,
             accuracy=result.accuracy,
             neuron_order=self._neuron_order(genome, clusters, votes, reading),
-            cluster_losses=result.cluster_losses,
+            cluster_losses=self._cluster_losses(result),
             n_examples=len(targets),
         )
+
+    def _cluster_losses(self, result: heads.HeadResult) -> NDArray[np.float64] | None:
+        """Return the loss of each cluster's bit, ``float64[K]``."""
+        losses = result.bit_losses
+        return losses if losses is None else np.repeat(losses, self.task.clusters_per_output)
 
     def _evaluate_tokens(self, genome: Genome, reading: Reading) -> Evaluation:
         temperature = self.temperature(genome)
@@ -460,23 +478,27 @@ class Evaluator(ABC):
     def _bit_terms(
         self, clusters: list[Cluster], votes: list[ClusterVotes], reading: Reading
     ) -> list[heads.BitTerms]:
-        """Return what every cluster adds to the ``bits`` head; known ones are not computed."""
-        terms = []
-        for cluster, its_votes in zip(clusters, votes, strict=True):
-            key = ("terms", reading.name, cluster.key)
+        """Return what every bit adds to the ``bits`` head; known ones are not computed."""
+        per_bit = self.task.clusters_per_output
+        bits, terms = outputs_of(clusters, per_bit), []
+        for bit in bits:
+            key = ("terms", reading.name, bit.key)
             known: heads.BitTerms | None = self.cache.get(key)
             if known is None:
-                outputs = self.cells.outputs(its_votes.sums[None], np.array([len(cluster.hashes)]))
+                first = bit.index * per_bit
+                sums = _summed(votes[first : first + per_bit], per_bit)
+                outputs = self.cells.outputs(sums, np.array([bit.n_neurons]))
                 log_odds = heads.bit_log_odds(outputs[0], self.cells.log_odds)
-                is_one = self.positives(reading, cluster.index) == 1
-                digit = heads.size_digit(len(clusters), self.task.n_outputs, cluster.index)
+                is_one = self.positives(reading, first) == 1
+                digit = heads.size_digit(len(bits), self.task.n_outputs, bit.index)
                 known = heads.bit_terms(log_odds, is_one, digit)
                 self.cache.put(key, known)
             terms.append(known)
         return terms
 
     def _outputs(self, genome: Genome, votes: list[ClusterVotes]) -> NDArray[np.float64]:
-        return self.cells.outputs(np.stack([v.sums for v in votes]), genome.neurons)
+        per_output = self.task.clusters_per_output
+        return self.cells.outputs(_summed(votes, per_output), added_up(genome.neurons, per_output))
 
     def temperature(self, genome: Genome) -> float:
         """Return what the ``classes`` head divides the outputs of ``genome`` by."""
@@ -532,6 +554,13 @@ class Evaluator(ABC):
         return scores
 
 
+def _summed(votes: Sequence[ClusterVotes], per_output: int) -> NDArray[np.int64]:
+    """Return the votes of clusters added up by output, ``int64[U, E]``."""
+    if len(votes) == 1:
+        return votes[0].sums[None]
+    return added_up(np.stack([its.sums for its in votes]), per_output)
+
+
 def check_fits(genome: Genome, task: Task) -> None:
     """Check that a genome fits a task; see :meth:`Evaluator.check`."""
     if genome.n_clusters != task.n_clusters:
@@ -555,11 +584,10 @@ def check_fits(genome: Genome, task: Task) -> None:
                 f"genome.connections: neuron {n} observes input {int(last[n])}, but its "
                 f"cluster sees only {int(visible[n])}; take a genome made for this task"
             )
-    if genome.neurons.max() > _MOST_NEURONS:
-        raise InputError(
-            f"genome.neurons: {int(genome.neurons.max())} in one cluster is above "
-            f"{_MOST_NEURONS}; lower it"
-        )
+    most = int(added_up(genome.neurons.astype(np.int64), task.clusters_per_output).max())
+    if most > _MOST_NEURONS:
+        unit = "one cluster" if task.clusters_per_output == 1 else "the clusters of one output"
+        raise InputError(f"genome.neurons: {most} in {unit} is above {_MOST_NEURONS}; lower it")
 
 
 def usable_processors() -> int:

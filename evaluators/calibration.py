@@ -92,23 +92,22 @@ def fitted_gains(evaluator: Evaluator, genome: Genome) -> NDArray[np.int64]:
         evaluator: Knows the task and the memory, and has threads.
         genome: Fits the task.
     """
-    outputs = [[k] for k in range(evaluator.task.n_clusters)]
-    jobs = [(evaluator, genome, clusters) for clusters in outputs]
+    jobs = [(evaluator, genome, output) for output in range(evaluator.task.n_head_outputs)]
     return np.concatenate(evaluator.in_threads(_gains_of_output, jobs, Event()))
 
 
-def _gains_of_output(
-    evaluator: Evaluator, genome: Genome, clusters: list[int]
-) -> NDArray[np.int64]:
+def _gains_of_output(evaluator: Evaluator, genome: Genome, output: int) -> NDArray[np.int64]:
     """Return the gains of the clusters of one output, ``int64[clusters, GAINS]``."""
     task, n_trained = evaluator.task, len(evaluator.task.train)
-    decided = decided_bits(task, task.train.targets, clusters[0])
+    per_output = task.clusters_per_output
+    clusters = list(range(output * per_output, (output + 1) * per_output))
+    decided = decided_bits(task, task.train.targets, output)
     free = np.arange(n_trained) if decided is None else np.flatnonzero(~decided)
     n_neurons = int(genome.neurons[clusters].sum())
     if not len(free):
         return np.full((len(clusters), GAINS), GAIN_SCALE)
     chosen = free[np.linspace(0, len(free) - 1, min(len(free), _MOST_FITTED)).astype(np.int64)]
-    positives = cluster_targets(task.head, task.n_clusters, task.train.targets, clusters[0])
+    positives = cluster_targets(task.head, task.n_head_outputs, task.train.targets, output)
     found = _evidence_of(evaluator, genome, clusters, positives, chosen)
     weights = _logistic_fit(found, positives[chosen], len(clusters) * GAINS, n_neurons)
     gains = np.rint(weights * (n_neurons * GAIN_SCALE)).astype(np.int64)

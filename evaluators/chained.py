@@ -30,6 +30,8 @@ from optuna_wnn.evaluators.plain import number_cells
 from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
+from optuna_wnn.evaluators.votes import OutputClusters
+from optuna_wnn.evaluators.votes import outputs_of
 from optuna_wnn.tasks.base import Task
 from optuna_wnn.tasks.base import unpack_bits
 
@@ -54,7 +56,7 @@ def check_chained(task: Task) -> None:
     Raises:
         InputError: If they do not.
     """
-    n_bits = task.n_clusters
+    n_bits = task.n_head_outputs
     first = task.n_inputs - (n_bits - 1)
     for examples in (task.train, task.validation, task.test):
         code = examples.targets >> 1
@@ -87,18 +89,19 @@ def decided(
     return is_decided
 
 
-def decided_bits(task: Task, targets: NDArray[np.int64], cluster: int) -> NDArray[np.bool_] | None:
-    """Return for which targets the bit of ``cluster`` costs nothing; ``None`` if for none."""
-    if task.head != "chained_bits" or task.n_outputs == 1 << task.n_clusters:
+def decided_bits(task: Task, targets: NDArray[np.int64], bit: int) -> NDArray[np.bool_] | None:
+    """Return for which targets a bit costs nothing; ``None`` if for none."""
+    n_bits = task.n_head_outputs
+    if task.head != "chained_bits" or task.n_outputs == 1 << n_bits:
         return None
-    prefixes = targets >> (task.n_clusters - cluster)
-    found = decided(prefixes, task.n_clusters, task.n_outputs, cluster)
+    prefixes = targets >> (n_bits - bit)
+    found = decided(prefixes, n_bits, task.n_outputs, bit)
     return found if found.any() else None
 
 
 @dataclass(frozen=True, eq=False)
 class ChainTerms:
-    """What one bit adds to the head, per example; it depends on its own cluster alone.
+    """What one bit adds to the head, per example; it depends on its own clusters alone.
 
     Attributes:
         losses: Its loss after the target's bits before it, ``float64[E]``.
@@ -150,30 +153,34 @@ def chained_result(
     votes: Sequence[ClusterVotes],
     reading: Reading,
 ) -> HeadResult:
-    """Return the result of the head; the terms of clusters that are known are not computed."""
-    terms = []
-    for cluster, its_votes in zip(clusters, votes, strict=True):
-        key = ("terms", reading.name, cluster.key)
+    """Return the result of the head; the terms of bits that are known are not computed."""
+    per_bit = evaluator.task.clusters_per_output
+    bits, terms = outputs_of(clusters, per_bit), []
+    for bit in bits:
+        key = ("terms", reading.name, bit.key)
         known: ChainTerms | None = evaluator.cache.get(key)
         if known is None:
-            log_odds = _log_odds(evaluator, cluster, its_votes.sums)
-            is_one = evaluator.positives(reading, cluster.index) == 1
-            nothing = decided_bits(evaluator.task, reading.examples.targets, cluster.index)
+            first = bit.index * per_bit
+            log_odds = _log_odds(evaluator, bit, [v.sums for v in votes[first : first + per_bit]])
+            is_one = evaluator.positives(reading, first) == 1
+            nothing = decided_bits(evaluator.task, reading.examples.targets, bit.index)
             known = chain_terms(log_odds, is_one, nothing)
             evaluator.cache.put(key, known)
         terms.append(known)
     losses = terms[0].losses.copy()
     for term in terms[1:]:
         losses += term.losses
-    cluster_losses = np.array([term.loss for term in terms]) / len(losses)
-    hits = _Search(evaluator, clusters, terms, reading).hits()
-    return HeadResult(float(losses.mean()), float(hits.mean()), cluster_losses)
+    bit_losses = np.array([term.loss for term in terms]) / len(losses)
+    hits = _Search(evaluator, bits, terms, reading).hits()
+    return HeadResult(float(losses.mean()), float(hits.mean()), bit_losses)
 
 
 def _log_odds(
-    evaluator: Evaluator, cluster: Cluster, sums: NDArray[np.int64]
+    evaluator: Evaluator, bit: OutputClusters, sums: Sequence[NDArray[np.int64]]
 ) -> NDArray[np.float64]:
-    outputs = evaluator.cells.outputs(sums[None], np.array([len(cluster.hashes)]))
+    """Return the log-odds that a bit is 1 from the sums of its clusters' votes."""
+    total = sums[0] if len(sums) == 1 else np.add.reduce(sums)
+    outputs = evaluator.cells.outputs(total[None], np.array([bit.n_neurons]))
     return bit_log_odds(outputs[0], evaluator.cells.log_odds)
 
 
@@ -234,11 +241,11 @@ class _Search:
     def __init__(
         self,
         evaluator: Evaluator,
-        clusters: Sequence[Cluster],
+        bits: Sequence[OutputClusters],
         terms: Sequence[ChainTerms],
         reading: Reading,
     ) -> None:
-        self.evaluator, self.clusters, self.reading = evaluator, clusters, reading
+        self.evaluator, self.bits, self.reading = evaluator, bits, reading
         self.terms, self.targets = terms, reading.examples.targets
         self.n_bits, self.n_outputs = len(terms), evaluator.task.n_outputs
         self.limits = terms[0].right.copy()  # what the targets cost
@@ -314,9 +321,12 @@ class _Search:
         own = self.targets[asked.rows] >> (self.n_bits - bit)
         inputs = self.reading.examples.inputs[asked.rows]
         flip_bits(inputs, asked.prefixes ^ own, bit, self.evaluator.task)
-        cluster = self.clusters[bit]
-        sums = self.evaluator.query_votes(cluster, self.reading, Queries(asked.rows, inputs))
-        return _log_odds(self.evaluator, cluster, sums)
+        queries = Queries(asked.rows, inputs)
+        sums = [
+            self.evaluator.query_votes(cluster, self.reading, queries)
+            for cluster in self.bits[bit].clusters
+        ]
+        return _log_odds(self.evaluator, self.bits[bit], sums)
 
 
 def flip_bits(
@@ -330,7 +340,7 @@ def flip_bits(
         n_bits: How many bits of the target there are in ``flips``.
         task: Says where they are.
     """
-    first = task.n_inputs - (task.n_clusters - 1)
+    first = task.n_inputs - (task.n_head_outputs - 1)
     for position in range(n_bits):
         word, bit = divmod(first + position, 64)
         flipped = (flips >> (n_bits - 1 - position)) & 1

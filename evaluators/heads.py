@@ -15,7 +15,7 @@ from optuna_wnn.tasks.base import Head
 LEAST_PROBABILITY: Final = 1e-7
 LOG_ODDS_LIMIT: Final = float(np.log((1 - LEAST_PROBABILITY) / LEAST_PROBABILITY))
 HEADS: Final[tuple[Head, ...]] = ("bits", "chained_bits", "classes", "tokens")
-BIT_HEADS: Final[tuple[Head, ...]] = ("bits", "chained_bits")  # each cluster has its own loss
+BIT_HEADS: Final[tuple[Head, ...]] = ("bits", "chained_bits")  # each output has its own loss
 
 _COST_SCALE: Final = 2.0**32  # log-probabilities are compared as integers: ties are exact
 _RUN: Final = 8192  # examples at a time, so that what is computed stays in the cache
@@ -29,22 +29,29 @@ class HeadResult:
     Attributes:
         cross_entropy: Nats per example.
         accuracy: Share of examples whose arg-max is the target; of ties the target's share.
-        cluster_losses: Mean loss of each bit, ``float64[K]``, where clusters are bits.
+        bit_losses: Mean loss of each bit, ``float64[U]``, where outputs are bits.
     """
 
     cross_entropy: float
     accuracy: float
-    cluster_losses: NDArray[np.float64] | None = None
+    bit_losses: NDArray[np.float64] | None = None
 
 
 def cluster_targets(
-    head: Head, n_clusters: int, targets: NDArray[np.int64], cluster: int
+    head: Head, n_head_outputs: int, targets: NDArray[np.int64], output: int
 ) -> NDArray[np.uint8]:
-    """Return for every example whether it is a positive one of ``cluster``, ``uint8[E]``."""
+    """Return which examples are positive ones of the clusters of an output, ``uint8[E]``.
+
+    Args:
+        head: The head.
+        n_head_outputs: ``U``, how many outputs it has.
+        targets: ``int64[E]``.
+        output: Which of its outputs.
+    """
     if head in ("classes", "tokens"):
-        positive: NDArray[np.bool_] = targets == cluster
+        positive: NDArray[np.bool_] = targets == output
         return positive.astype(np.uint8)
-    bits: NDArray[np.int64] = targets >> (n_clusters - 1 - cluster)
+    bits: NDArray[np.int64] = targets >> (n_head_outputs - 1 - output)
     return (bits & 1).astype(np.uint8)
 
 
@@ -86,7 +93,7 @@ class Doubt:
 
 @dataclass(frozen=True, eq=False)
 class BitTerms:
-    """What one bit adds to the ``bits`` head, per example; it depends on its own cluster alone.
+    """What one bit adds to the ``bits`` head, per example; it depends on its own clusters alone.
 
     Attributes:
         losses: Its loss, ``float64[E]``.
@@ -190,8 +197,8 @@ def bits_result(
     else:
         alike = np.add.reduce([term.alike[rest] for term in terms], dtype=np.int32)
         hits[rest] *= np.ldexp(1.0, -alike)
-    cluster_losses = np.array([term.loss for term in terms]) / n_examples
-    return HeadResult(float(cross_entropy.mean()), float(hits.mean()), cluster_losses)
+    bit_losses = np.array([term.loss for term in terms]) / n_examples
+    return HeadResult(float(cross_entropy.mean()), float(hits.mean()), bit_losses)
 
 
 def _hits_below(
@@ -274,7 +281,7 @@ def classes_result(
     """Return the result of the ``classes`` head: softmax of the outputs over the temperature.
 
     Args:
-        outputs: ``float64[K, E]``.
+        outputs: ``float64[U, E]``.
         targets: ``int64[E]``.
         temperature: Above 0; the arg-max does not depend on it.
     """

@@ -36,11 +36,11 @@ def information(task: Task) -> NDArray[np.float64]:
     train, n = task.train, len(task.train)
     positives = np.stack(
         [
-            cluster_targets(task.head, task.n_clusters, train.targets, k)
-            for k in range(task.n_clusters)
+            cluster_targets(task.head, task.n_head_outputs, train.targets, k)
+            for k in range(task.n_head_outputs)
         ]
     )
-    both = np.zeros((task.n_clusters, task.n_inputs), np.int64)
+    both = np.zeros((len(positives), task.n_inputs), np.int64)
     ones = np.zeros(task.n_inputs, np.int64)
     for first in range(0, n, _AT_ONCE):
         octets = train.inputs[first : first + _AT_ONCE].astype("<u8").view(np.uint8)
@@ -62,7 +62,8 @@ def information(task: Task) -> NDArray[np.float64]:
         expected = of_target * (of_input / n)
         share = np.divide(joint, expected, out=np.ones(both.shape), where=joint > 0)
         total += joint / n * np.log(share)
-    return np.where((ones == 0) | (ones == n), -1.0, np.maximum(total, 0.0))
+    nats = np.where((ones == 0) | (ones == n), -1.0, np.maximum(total, 0.0))
+    return np.repeat(nats, task.clusters_per_output, axis=0)
 
 
 def chances(nats: NDArray[np.float64], visible: Sequence[int]) -> NDArray[np.int64]:

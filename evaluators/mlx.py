@@ -128,8 +128,12 @@ class MlxEvaluator(CpuEvaluator):
         self, clusters: Sequence[Cluster], reading: Reading
     ) -> list[tuple[Work, list[Wiring], list[Part]]]:
         """Return what :meth:`cluster_votes` launches: the work, all clusters, and their parts."""
-        rows = self._flag_rows([cluster.index for cluster in clusters])
-        wiring = [self._wiring(cluster, rows[cluster.index], reading) for cluster in clusters]
+        outputs = [self.task.output_of(cluster.index) for cluster in clusters]
+        rows = self._flag_rows(outputs)
+        wiring = [
+            self._wiring(cluster, rows[output], reading)
+            for cluster, output in zip(clusters, outputs, strict=True)
+        ]
         chosen = [len(its.chosen) for its in wiring if its.chosen is not None]
         n_written = max(chosen) if len(chosen) == len(wiring) else reading.n_trained
         widest = max(its.connections.shape[1] for its in wiring)
@@ -207,10 +211,10 @@ class MlxEvaluator(CpuEvaluator):
         ]
         if not clusters:
             return results
-        indices = [cluster.index for cluster in clusters]
+        outputs = [self.task.output_of(cluster.index) for cluster in clusters]
         for work, wiring, parts in self.launches(clusters, reading):
             sums, scores = self._launch(
-                work, [wiring[p.place].part(p.first, p.last) for p in parts], reading, indices
+                work, [wiring[p.place].part(p.first, p.last) for p in parts], reading, outputs
             )
             read = slice(work.turn.first, work.turn.first + work.turn.size)
             start = 0
@@ -248,14 +252,14 @@ class MlxEvaluator(CpuEvaluator):
         return GpuRefiner(self, job, wiring, [its.sums for its in votes]).refine()
 
     def _launch(
-        self, work: Work, parts: Sequence[Wiring], reading: Reading, indices: Sequence[int]
+        self, work: Work, parts: Sequence[Wiring], reading: Reading, outputs: Sequence[int]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Return the sums of every part, and the scores of every neuron.
 
         Returns:
             ``int32[1, k, E]``, or ``[2, k, E]`` where there are weights, and ``int64[n, 2]``.
         """
-        arrays = self._written(work, parts, reading, indices)
+        arrays = self._written(work, parts, reading, outputs)
         n_neurons, n_read = sum(len(part.connections) for part in parts), work.turn.size
         if not n_read:
             mx.eval(arrays["cells"], arrays["slots"])
@@ -274,8 +278,8 @@ class MlxEvaluator(CpuEvaluator):
     def _judged(self, batch: Batch, standing: Standing, reading: Reading) -> NDArray[np.int64]:
         loss = standing.loss
         groups = batch.groups()
-        indices = [cluster for cluster, _ in groups]
-        rows = self._flag_rows(indices)
+        outputs = [cluster for cluster, _ in groups]  # refined is one cluster per output
+        rows = self._flag_rows(outputs)
         wiring = [self._neurons(rows[cluster], connections) for cluster, connections in groups]
         candidates, members = batch.rows(loss, rows)
         numbers = loss.params(len(standing.base), len(reading.examples))
@@ -291,7 +295,7 @@ class MlxEvaluator(CpuEvaluator):
         }
         totals = np.zeros((len(candidates), 2), np.int64)
         for work in batch.works:
-            arrays = self._written(work, wiring, reading, indices)
+            arrays = self._written(work, wiring, reading, outputs)
             (found,) = self._kernels[f"wnn_judge_{self._kind}"](
                 arrays | known,
                 output_shapes=[(len(candidates), 4)],
@@ -314,7 +318,7 @@ class MlxEvaluator(CpuEvaluator):
         return "counts" if self.cells.counting else "states"
 
     def _written(
-        self, work: Work, parts: Sequence[Wiring], reading: Reading, indices: Sequence[int]
+        self, work: Work, parts: Sequence[Wiring], reading: Reading, outputs: Sequence[int]
     ) -> dict[str, Any]:
         """Launch what writes the memory of some neurons, and return what reads it.
 
@@ -326,7 +330,7 @@ class MlxEvaluator(CpuEvaluator):
         examples, read_stride = train, train_stride
         if reading.blocks is None:
             examples, read_stride = self._inputs(reading.name, reading.examples.inputs)
-        rows = list(self._flag_rows(indices))
+        rows = list(self._flag_rows(outputs))
         train_flags, train_words = self._device_flags("train", self.task.train, rows)
         read_flags, read_words = self._device_flags(reading.name, reading.examples, rows)
         params = {
@@ -385,29 +389,29 @@ class MlxEvaluator(CpuEvaluator):
     def _resident_bytes(self, reading: Reading) -> int:
         """Return what examples and flags take on the GPU."""
         parts = {"train": self.task.train, reading.name: reading.examples}
-        n_rows = min(self.task.n_clusters, self._most_rows)
+        n_rows = min(self.task.n_head_outputs, self._most_rows)
         return sum(p.inputs.nbytes + n_rows * (len(p) // 8 + 4) for p in parts.values())
 
     @property
     def _most_rows(self) -> int:
         return max(1, _FLAGS_BYTES // (len(self.task.train) // 8 + 4))
 
-    def _flag_rows(self, indices: Sequence[int]) -> dict[int, int]:
-        """Return the row of flags of each cluster, in the order of rows."""
-        if self.task.n_clusters <= self._most_rows:
-            indices = range(self.task.n_clusters)
-        return {k: row for row, k in enumerate(dict.fromkeys(indices))}
+    def _flag_rows(self, outputs: Sequence[int]) -> dict[int, int]:
+        """Return the row of flags of each output's clusters, in the order of rows."""
+        if self.task.n_head_outputs <= self._most_rows:
+            outputs = range(self.task.n_head_outputs)
+        return {k: row for row, k in enumerate(dict.fromkeys(outputs))}
 
     def _device_flags(
-        self, name: str, examples: Examples, clusters: Sequence[int]
+        self, name: str, examples: Examples, outputs: Sequence[int]
     ) -> tuple[Any, int]:
-        """Return which examples are positive, a row per cluster, and the words of a row."""
+        """Return which examples are positive, a row per output, and the words of a row."""
         key = "flags", name
         flags = self._on_device.get(key)
         if flags is None:
-            rows = [self._flags(name, examples.targets, k) for k in clusters]
+            rows = [self._flags(name, examples.targets, k) for k in outputs]
             flags = _array(gpu_layout.pack_flags(rows))
-            if self.task.n_clusters <= self._most_rows:
+            if self.task.n_head_outputs <= self._most_rows:
                 self._on_device[key] = flags
         return flags, -(-len(examples) // 32)
 

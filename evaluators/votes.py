@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optuna_wnn.genome import Genome
+
+
+T = TypeVar("T", bound=np.integer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +57,56 @@ class ClusterVotes:
     def nbytes(self) -> int:
         """The memory that they take."""
         return self.sums.nbytes + self.scores.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class OutputClusters:
+    """The clusters that vote for one output of the head.
+
+    Attributes:
+        index: Which output it is, in ``[0, U)``.
+        clusters: Its clusters, in their order.
+    """
+
+    index: int
+    clusters: Sequence[Cluster]
+
+    @cached_property
+    def key(self) -> Hashable:
+        """What distinguishes it from outputs that compute something else: its clusters' keys."""
+        if len(self.clusters) == 1:
+            return self.clusters[0].key
+        return tuple(cluster.key for cluster in self.clusters)
+
+    @property
+    def n_neurons(self) -> int:
+        """How many neurons vote for it."""
+        return sum(len(cluster.hashes) for cluster in self.clusters)
+
+
+def outputs_of(clusters: Sequence[Cluster], per_output: int) -> list[OutputClusters]:
+    """Return the outputs that all clusters of a genome vote for."""
+    firsts = range(0, len(clusters), per_output)
+    return [
+        OutputClusters(k, clusters[first : first + per_output]) for k, first in enumerate(firsts)
+    ]
+
+
+def added_up(numbers: NDArray[T], per_output: int) -> NDArray[T]:
+    """Return numbers of clusters added up by output.
+
+    Args:
+        numbers: Integers of any kind, ``[K, ...]``.
+        per_output: Clusters of an output.
+
+    Returns:
+        The sums, ``[U, ...]``; with one cluster per output, what was given.
+    """
+    if per_output == 1:
+        return numbers
+    by_output = numbers.reshape(-1, per_output, *numbers.shape[1:])
+    sums: NDArray[T] = by_output.sum(axis=1, dtype=numbers.dtype)
+    return sums
 
 
 def connections_of(key: Hashable) -> NDArray[np.int32]:

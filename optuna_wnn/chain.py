@@ -23,6 +23,7 @@ from optuna_wnn.config import RunConfig
 from optuna_wnn.crew import Crew
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import Evaluator
+from optuna_wnn.evaluators.base import NOT_REFINED
 from optuna_wnn.samplers import WNNGeneticSampler
 from optuna_wnn.samplers import WNNTabuSearchSampler
 from optuna_wnn.samplers.base import GenomeSampler
@@ -60,8 +61,10 @@ def spaces_of(config: RunConfig, task: Task) -> list[GenomeSpace]:
     """Return the space of every phase.
 
     Raises:
-        InputError: If a space does not fit the task.
+        InputError: If a space does not fit the task, or a phase refines what cannot be refined.
     """
+    if task.clusters_per_output > 1 and any(phase.refine_steps for phase in config.phases):
+        raise InputError(NOT_REFINED)
     space = config.space
     middle = (sum(space.neurons) // 2, sum(space.bits) // 2)
     return [

@@ -15,14 +15,14 @@ from optuna_wnn.genome import Genome
 
 @dataclass(frozen=True, eq=False)
 class Importance:
-    """How much each input bit matters to each cluster.
+    """How much each input bit matters to each output of the head.
 
     Attributes:
-        weights: ``float64[K, B]``, not negative. A row sums to the separations of the cluster's
-            neurons, those below 0 left out.
+        weights: ``float64[U, B]``, not negative. A row sums to the separations of the neurons
+            that vote for the output, those below 0 left out.
         input_groups: How the inputs are laid out: (positions, bits per position).
         picture: Height and width where positions are pixels, else ``None``.
-        clusters: What a cluster is: ``class`` or ``bit``.
+        clusters: What a row is of: a ``class`` or a ``bit``.
     """
 
     weights: NDArray[np.float64]
@@ -32,7 +32,7 @@ class Importance:
 
 
 def importance(evaluator: Evaluator, genome: Genome) -> Importance:
-    """Return how much each input bit matters to each cluster of a genome.
+    """Return how much each input bit matters to each output of a genome.
 
     A neuron's separation is its mean vote where the target is positive, less that where it is
     negative, on what guides a search. Its connections share it equally.
@@ -48,8 +48,9 @@ def importance(evaluator: Evaluator, genome: Genome) -> Importance:
     if task.head == "tokens":
         raise InputError("importance: the tokens head has none; its clusters are too many to draw")
     separations = evaluator.separations(genome)
+    weights = weights_of(genome, separations, task.n_inputs)
     return Importance(
-        weights_of(genome, separations, task.n_inputs),
+        weights.reshape(task.n_head_outputs, -1, task.n_inputs).sum(axis=1),
         task.input_groups,
         task.picture,
         "class" if task.head == "classes" else "bit",

@@ -38,6 +38,7 @@ from optuna_wnn.evaluators.tables import Tables
 from optuna_wnn.evaluators.tables import plain_sums
 from optuna_wnn.evaluators.tables import plain_table
 from optuna_wnn.evaluators.tables import unwritten_vote
+from optuna_wnn.evaluators.votes import added_up
 from optuna_wnn.genome import DIMENSIONS
 from optuna_wnn.genome import Genome
 from optuna_wnn.memory import MemorySettings
@@ -77,7 +78,7 @@ class RAMNetwork:
 
     Its probabilities are those that :meth:`Evaluator.evaluate` scores. Inputs are ``bool[E, B]``
     (or 0 and 1 of any integer type but ``uint64``), or packed, ``uint64[E, ceil(B / 64)]``:
-    input ``i`` is bit ``i % 64`` of word ``i // 64``. Under ``chained_bits`` the last ``K - 1``
+    input ``i`` is bit ``i % 64`` of word ``i // 64``. Under ``chained_bits`` the last ``U - 1``
     inputs are the target's own bits: they may be left out, and are not read where they are given.
 
     Attributes:
@@ -90,13 +91,14 @@ class RAMNetwork:
     Args:
         genome: The wiring.
         head: ``classes``, ``tokens``, ``bits`` or ``chained_bits``.
-        n_inputs: ``B``, under ``chained_bits`` with the target's own ``K - 1`` bits.
+        n_inputs: ``B``, under ``chained_bits`` with the target's own ``U - 1`` bits.
         n_outputs: ``V``, how many values a target can take.
         memory: ``None`` takes the defaults.
         compiled: Whether compiled code is used, which loads numba; NumPy alone gives the same
             numbers, slower.
         threads: How many threads may work at once; ``None`` takes the processors that this
             process may use. No result depends on it.
+        clusters_per_output: How many clusters vote for each of the head's ``U`` outputs.
 
     Raises:
         InputError: If the genome does not fit the head, the inputs or the outputs.
@@ -112,6 +114,7 @@ class RAMNetwork:
         *,
         compiled: bool = True,
         threads: int | None = None,
+        clusters_per_output: int = 1,
     ) -> None:
         if head not in HEADS:
             raise InputError(f"network.head: {head!r} is not one of {', '.join(HEADS)}")
@@ -124,7 +127,15 @@ class RAMNetwork:
             raise InputError(f"network.threads: {threads} is below 1; give at least 1")
         none = Examples(np.zeros((0, -(-n_inputs // 64)), np.uint64), np.zeros(0, np.int64))
         self._task = Task(
-            "network", head, n_inputs, n_outputs, none, none, none, input_groups=(1, n_inputs)
+            "network",
+            head,
+            n_inputs,
+            n_outputs,
+            none,
+            none,
+            none,
+            input_groups=(1, n_inputs),
+            clusters_per_output=clusters_per_output,
         )
         check_fits(genome, self._task)
         self.genome = genome
@@ -150,7 +161,15 @@ class RAMNetwork:
         Raises:
             InputError: If the genome does not fit the task.
         """
-        return cls(genome, task.head, task.n_inputs, task.n_outputs, memory, **options)
+        return cls(
+            genome,
+            task.head,
+            task.n_inputs,
+            task.n_outputs,
+            memory,
+            clusters_per_output=task.clusters_per_output,
+            **options,
+        )
 
     def __repr__(self) -> str:
         trained = f"trained on {self.n_trained}" if self.n_trained else "not trained"
@@ -170,6 +189,11 @@ class RAMNetwork:
     def n_outputs(self) -> int:
         """``V``, how many values a target can take."""
         return self._task.n_outputs
+
+    @property
+    def clusters_per_output(self) -> int:
+        """How many clusters vote for each of the head's outputs."""
+        return self._task.clusters_per_output
 
     @property
     def size_kib(self) -> float:
@@ -199,7 +223,7 @@ class RAMNetwork:
         words = packed_inputs(self._task, inputs)
         wanted = checked_targets(self._task, targets, len(words))
         if self.head == "chained_bits":
-            flip_bits(words, wanted >> 1, self._task.n_clusters - 1, self._task)
+            flip_bits(words, wanted >> 1, self._task.n_head_outputs - 1, self._task)
         train = Examples(words, wanted)
         evaluator = create_evaluator(
             replace(self._task, train=train),
@@ -251,12 +275,10 @@ class RAMNetwork:
             return self._by_block(
                 inputs, self.n_outputs, lambda block: self._log_probabilities(block).argmax(axis=1)
             )
-        n_clusters = self._task.n_clusters
+        width = self._task.n_head_outputs
         if self.head == "bits":
-            return self._by_block(inputs, n_clusters, self._best_codes)
-        return self._by_block(
-            inputs, n_clusters, lambda block: self._outputs(block).argmax(axis=0)
-        )
+            return self._by_block(inputs, width, self._best_codes)
+        return self._by_block(inputs, width, lambda block: self._outputs(block).argmax(axis=0))
 
     def predict_proba(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
         """Return the probability of every target, ``float64[E, V]``; rows sum to 1.
@@ -277,7 +299,7 @@ class RAMNetwork:
         return self._by_block(inputs, self.n_outputs, self._log_probabilities)
 
     def predict_bits(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the probability that each bit of the target is 1, ``float64[E, K]``.
+        """Return the probability that each bit of the target is 1, ``float64[E, U]``.
 
         The most significant bit comes first. They are those of the ``bits`` head before codes
         that are no targets are left out.
@@ -294,8 +316,9 @@ class RAMNetwork:
                 f"network.predict_bits: only the bits head has them, not {self.head}; take "
                 "predict_proba"
             )
+        width = self._task.n_head_outputs
         return self._by_block(
-            inputs, self._task.n_clusters, lambda block: 1 / (1 + np.exp(-self._log_odds(block).T))
+            inputs, width, lambda block: 1 / (1 + np.exp(-self._log_odds(block).T))
         )
 
     def generate(
@@ -359,7 +382,7 @@ class RAMNetwork:
     ) -> int:
         """Return a target drawn by the probabilities of one example."""
         if self.head == "chained_bits":
-            n_bits = self._task.n_clusters
+            n_bits = self._task.n_head_outputs
 
             def log_odds(bit: int, prefix: int) -> float:
                 asked = words.copy()
@@ -389,10 +412,11 @@ class RAMNetwork:
             )
 
     def _best_codes(self, words: NDArray[np.uint64]) -> NDArray[np.int64]:
-        if self.n_outputs == 1 << self._task.n_clusters:  # each bit for itself
-            codes = np.empty(len(words), np.int64)
-            for run, sums in self._runs(words, range(self._task.n_clusters)):
-                codes[run] = codes_of([*self._cells.says_yes(sums, self.genome.neurons)])
+        n_bits = self._task.n_head_outputs
+        if self.n_outputs == 1 << n_bits:  # each bit for itself
+            codes, neurons = np.empty(len(words), np.int64), self._neurons(range(n_bits))
+            for run, sums in self._runs(words, range(n_bits)):
+                codes[run] = codes_of([*self._cells.says_yes(sums, neurons)])
             return codes
         return predictions.most_probable_codes(self._log_odds(words), self.n_outputs)
 
@@ -400,7 +424,7 @@ class RAMNetwork:
         if self.head == "bits":
             return predictions.bit_log_probabilities(self._log_odds(words), self.n_outputs)
         if self.head == "chained_bits":
-            n_bits = self._task.n_clusters
+            n_bits = self._task.n_head_outputs
 
             def log_odds_after(bit: int, n_prefixes: int) -> NDArray[np.float64]:
                 asked = np.repeat(words, n_prefixes, axis=0)
@@ -427,22 +451,32 @@ class RAMNetwork:
     def _outputs(
         self, words: NDArray[np.uint64], first: int = 0, last: int | None = None
     ) -> NDArray[np.float64]:
-        """Return what some clusters put out, ``float64[clusters, E]``."""
-        clusters = range(first, self._task.n_clusters if last is None else last)
-        neurons = self.genome.neurons[clusters.start : clusters.stop]
-        outputs = np.empty((len(clusters), len(words)))
-        for run, sums in self._runs(words, clusters):
+        """Return what some of the head's outputs are, ``float64[outputs, E]``."""
+        which = range(first, self._task.n_head_outputs if last is None else last)
+        outputs, neurons = np.empty((len(which), len(words))), self._neurons(which)
+        for run, sums in self._runs(words, which):
             outputs[:, run] = self._cells.outputs(sums, neurons)
         return outputs
 
+    def _clusters(self, outputs: range) -> range:
+        """Return the clusters of some of the head's outputs."""
+        per_output = self.clusters_per_output
+        return range(outputs.start * per_output, outputs.stop * per_output)
+
+    def _neurons(self, outputs: range) -> NDArray[np.int32]:
+        """Return how many neurons vote for some of the head's outputs."""
+        clusters = self._clusters(outputs)
+        neurons = self.genome.neurons[clusters.start : clusters.stop]
+        return added_up(neurons, self.clusters_per_output)
+
     def _runs(
-        self, words: NDArray[np.uint64], clusters: range
+        self, words: NDArray[np.uint64], outputs: range
     ) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-        """Yield the summed votes of some clusters, some examples at a time."""
-        sums = self._sums(clusters, words)
+        """Yield the summed votes for some of the head's outputs, some examples at a time."""
+        sums = self._sums(self._clusters(outputs), words)
         for start in range(0, len(words), _RUN):
             run = slice(start, start + _RUN)
-            yield run, sums[:, run]
+            yield run, added_up(sums[:, run], self.clusters_per_output)
 
     @property
     def _trained(self) -> Tables:
@@ -469,7 +503,7 @@ class RAMNetwork:
         _ = self._sums, self._cells  # made once, before threads need them
         n_threads = self.threads or usable_processors()
         share = max(-(-len(words) // n_threads), _LEAST_SHARE)  # large: tables stay in the cache
-        step = min(max(_VALUES_AT_ONCE // width, 1), share)
+        step = min(max(_VALUES_AT_ONCE // (width * self.clusters_per_output), 1), share)
         blocks = [words[first : first + step] for first in range(0, max(len(words), 1), step)]
         n_threads = min(n_threads, len(blocks))
         if n_threads == 1:
@@ -498,6 +532,8 @@ class RAMNetwork:
             "temperature": self.temperature,
             "memory": asdict(self.memory),
         }
+        if self.clusters_per_output > 1:  # else the file is as it was before there were several
+            header["clusters_per_output"] = self.clusters_per_output
         arrays: dict[str, NDArray[Any]] = {
             **{name: getattr(self.genome, name) for name in DIMENSIONS},
             **{name: getattr(tables, name) for name in _OF_TABLES},
@@ -540,6 +576,7 @@ class RAMNetwork:
                 memory,
                 compiled=compiled,
                 threads=threads,
+                clusters_per_output=header.get("clusters_per_output", 1),
             )
             network.n_trained = n_trained
             network.temperature = float(header["temperature"])

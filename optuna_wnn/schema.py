@@ -24,7 +24,10 @@ from optuna_wnn.config import PhaseSection
 from optuna_wnn.config import RunConfig
 from optuna_wnn.config import SearchSection
 from optuna_wnn.sweep_config import SweepConfig
+from optuna_wnn.tasks import OF_EVERY_KIND
 from optuna_wnn.tasks import TASKS
+from optuna_wnn.tasks import load_task
+from optuna_wnn.tasks import options_of
 from optuna_wnn.validation import fields_of
 from optuna_wnn.validation import section_of
 
@@ -107,10 +110,10 @@ def _sections(model: type[Any]) -> Iterator[type[Any]]:
 
 def _task_schema(kind: str) -> dict[str, Any]:
     """Return what a task of a kind is made of; the kind itself checks the values."""
-    told = descriptions(TASKS[kind])
+    told = {**descriptions(load_task), **descriptions(TASKS[kind])}
     properties: dict[str, Any] = {"kind": {"const": kind}}
     required = ["kind"]
-    for name, parameter in inspect.signature(TASKS[kind]).parameters.items():
+    for name, parameter in options_of(kind).items():
         properties[name] = {"description": told.get(name, "")}
         if parameter.default is inspect.Parameter.empty:
             required.append(name)
@@ -185,10 +188,13 @@ def _task_keys(part: Mapping[str, Any]) -> Iterator[Key]:
     yield Key("task.kind", " | ".join(kinds), "", "What is learnt.")
     for kind, variant in zip(kinds, part["oneOf"], strict=True):
         for name, field in variant["properties"].items():
-            if name != "kind":
+            if name != "kind" and name not in OF_EVERY_KIND:
                 default = _yaml(field["default"]) if "default" in field else ""
                 told = f"{field['description']} (of `kind: {kind}`)"
                 yield Key(f"task.{name}", "", default, told)
+    for name in OF_EVERY_KIND:
+        field = part["oneOf"][0]["properties"][name]
+        yield Key(f"task.{name}", "", _yaml(field["default"]), field["description"])
 
 
 def _resolved(schema: Mapping[str, Any], field: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -68,6 +68,17 @@ def child_of(trial: FrozenTrial) -> Child:
     return child
 
 
+def generations(study: optuna.Study) -> list[list[FrozenTrial]]:
+    """Return the trials by generation."""
+    trials = study.get_trials(deepcopy=False)
+    places = [child_of(trial) for trial in trials]
+    newest = max(place.generation for place in places)
+    return [
+        [t for t, place in zip(trials, places, strict=True) if place.generation == g]
+        for g in range(newest + 1)
+    ]
+
+
 def told(study: optuna.Study) -> list[tuple[Any, ...]]:
     """Return what must be the same in two runs: parameters, values and genomes to the byte."""
     pairs = zip(finished(study), genomes_of(study), strict=True)

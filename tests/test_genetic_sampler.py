@@ -14,6 +14,7 @@ from optuna.trial import Trial
 from searches import SPACE
 from searches import child_of
 from searches import finished
+from searches import generations
 from searches import genomes_of
 from searches import loss
 from searches import objective
@@ -35,17 +36,6 @@ def searched(n_trials: int = 80, **settings: Any) -> optuna.Study:
     study = study_of(WNNGeneticSampler(**{"seed": 1, "population_size": 8, **settings}))
     study.optimize(objective, n_trials=n_trials)
     return study
-
-
-def generations(study: optuna.Study) -> list[list[FrozenTrial]]:
-    """Return the trials by generation."""
-    trials = study.get_trials(deepcopy=False)
-    places = [child_of(trial) for trial in trials]
-    newest = max(place.generation for place in places)
-    return [
-        [t for t, place in zip(trials, places, strict=True) if place.generation == g]
-        for g in range(newest + 1)
-    ]
 
 
 def seed_trial(genome: Genome, place: int, value: float) -> FrozenTrial:

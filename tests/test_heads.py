@@ -76,11 +76,11 @@ def test_bits_are_renormalised_over_the_vocabulary(case: Case) -> None:
 
 
 @given(bit_examples())
-def test_cluster_losses_sum_to_the_cross_entropy_of_a_full_vocabulary(case: Case) -> None:
+def test_bit_losses_sum_to_the_cross_entropy_of_a_full_vocabulary(case: Case) -> None:
     p, targets, _ = case
     result = result_of(heads.bit_log_odds(p, False), targets, 1 << len(p))
-    assert result.cluster_losses is not None
-    assert result.cluster_losses.sum() == pytest.approx(result.cross_entropy)
+    assert result.bit_losses is not None
+    assert result.bit_losses.sum() == pytest.approx(result.cross_entropy)
 
 
 def test_a_bit_of_one_half_doubles_the_tie() -> None:
@@ -132,7 +132,7 @@ def test_classes_are_a_softmax_over_the_temperature(
     hits = tied[targets, np.arange(n_examples)] / tied.sum(axis=0)
     assert result.cross_entropy == pytest.approx(losses.mean())
     assert result.accuracy == pytest.approx(hits.mean())
-    assert result.cluster_losses is None
+    assert result.bit_losses is None
 
 
 def test_the_fitted_temperature_is_the_best_there_is() -> None:

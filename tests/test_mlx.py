@@ -6,6 +6,7 @@ on the processor (see ``tests/metal``).
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -425,3 +426,11 @@ def test_the_benchmark_says_what_does_not_fit_and_goes_on(
     printed = capsys.readouterr().out
     assert "mean    8         1" in printed
     assert printed.count("a neuron of 16 bits") == 2  # a population, and the neighbours
+
+
+def test_clusters_of_an_output_share_its_positive_examples() -> None:
+    task = dataclasses.replace(make_task("chained_bits"), clusters_per_output=2)
+    genome = make_genome(task, 2, [3, 9])
+    memory = MemorySettings(fitness_on="leave_one_out")
+    right, fast = ReferenceEvaluator(task, memory), mlx.MlxEvaluator(task, memory)
+    assert same(fast.evaluate(genome), right.evaluate(genome))

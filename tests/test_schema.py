@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import re
 from pathlib import Path
@@ -21,7 +20,7 @@ from optuna_wnn.schema import keys
 from optuna_wnn.schema import sweep_schema
 from optuna_wnn.schema import template
 from optuna_wnn.sources import load_config
-from optuna_wnn.tasks import TASKS
+from optuna_wnn.tasks import options_of
 
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +44,7 @@ def test_what_init_writes_is_the_default_configuration(here: Path) -> None:
     identity, default = config.identity(), parse_config(MINIMAL).identity()
     identity["task"] = default["task"] = None
     assert identity == default
-    defaults = inspect.signature(TASKS["python-docs"]).parameters
+    defaults = options_of("python-docs")
     assert {name: str(value).strip("[]") for name, value in config.task.options.items()} == {
         name: str(option.default).strip("()") for name, option in defaults.items()
     }

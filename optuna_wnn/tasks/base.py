@@ -15,12 +15,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from optuna_wnn.errors import InputError
+from optuna_wnn.tasks.checks import whole_number
+
 
 Head = Literal["classes", "bits", "chained_bits", "tokens"]
 Part = Literal["train", "validation", "test"]
 Codes = NDArray[np.integer[Any]]
 PARTS: Final[tuple[Part, ...]] = ("train", "validation", "test")
 
+_MOST_CLUSTERS: Final = 1 << 16  # of an output: as many neurons as it can have
 _TURNED: Final = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)), bitorder="little")
 
 
@@ -82,9 +86,9 @@ class Task:
 
     Attributes:
         name: What reports call it.
-        head: How clusters make a prediction: ``classes`` has a cluster per output, ``bits`` and
+        head: What is predicted: ``classes`` has an output per class, ``bits`` and
             ``chained_bits`` one per bit of the target's code, ``tokens`` one per token.
-        n_inputs: ``B``, the number of input bits. Under ``chained_bits`` the last ``K - 1`` are
+        n_inputs: ``B``, the number of input bits. Under ``chained_bits`` the last ``U - 1`` are
             the target's own bits but the last, most significant first (see :func:`chained`).
         n_outputs: How many values a target can take: classes, or the size of the vocabulary.
         train: What writes the memory.
@@ -94,6 +98,12 @@ class Task:
             the target's own bits do not count.
         baselines: Cross-entropy in nats per example that simple models reach on ``test``.
         picture: Height and width where positions are the pixels of pictures, line by line.
+        clusters_per_output: How many clusters vote for each output of the head; their votes are
+            added up. Each may have neurons of another width.
+
+    Raises:
+        InputError: If ``clusters_per_output`` is no whole number of at least 1, or above 1 under
+            ``tokens``.
     """
 
     name: str
@@ -106,13 +116,35 @@ class Task:
     input_groups: tuple[int, int]
     baselines: Mapping[str, float] = field(default_factory=dict)
     picture: tuple[int, int] | None = None
+    clusters_per_output: int = 1
+
+    def __post_init__(self) -> None:
+        number = whole_number("clusters_per_output", self.clusters_per_output, 1)
+        if number > _MOST_CLUSTERS:
+            raise InputError(
+                f"task.clusters_per_output: {number} is above {_MOST_CLUSTERS}; lower it"
+            )
+        if number > 1 and self.head == "tokens":
+            raise InputError(
+                "task.clusters_per_output: the tokens head has one cluster per token; leave it out"
+            )
+        object.__setattr__(self, "clusters_per_output", number)
+
+    @property
+    def n_head_outputs(self) -> int:
+        """``U``, the number of outputs of the head: classes, tokens, or bits of a code."""
+        if self.head in ("bits", "chained_bits"):
+            return max(1, (self.n_outputs - 1).bit_length())
+        return self.n_outputs
 
     @property
     def n_clusters(self) -> int:
         """``K``, the number of clusters that the head needs."""
-        if self.head in ("bits", "chained_bits"):
-            return max(1, (self.n_outputs - 1).bit_length())
-        return self.n_outputs
+        return self.n_head_outputs * self.clusters_per_output
+
+    def output_of(self, cluster: int) -> int:
+        """Return which output of the head a cluster votes for, in ``[0, U)``."""
+        return cluster // self.clusters_per_output
 
     @cached_property
     def digest(self) -> str:
@@ -131,7 +163,8 @@ class Task:
         """
         if self.head != "chained_bits":
             return None
-        return tuple(range(self.n_inputs - self.n_clusters + 1, self.n_inputs + 1))
+        of_outputs = range(self.n_inputs - self.n_head_outputs + 1, self.n_inputs + 1)
+        return tuple(n for n in of_outputs for _ in range(self.clusters_per_output))
 
 
 def chained(task: Task) -> Task:
@@ -140,7 +173,7 @@ def chained(task: Task) -> Task:
     The target's bits but the last, most significant first, are appended to the inputs. In this
     order the bits before one tell whether both of its values lead to codes below ``n_outputs``.
     """
-    n_bits = task.n_clusters
+    n_bits = task.n_head_outputs
 
     def appended(examples: Examples) -> Examples:
         words = -(-(task.n_inputs + n_bits - 1) // 64)

@@ -14,7 +14,7 @@ from optuna_wnn.tasks.base import pack_bits
 
 def n_context(task: Task) -> int:
     """Return how many inputs a prediction needs: under ``chained_bits`` not the target's own."""
-    return task.n_inputs - (task.n_clusters - 1 if task.head == "chained_bits" else 0)
+    return task.n_inputs - (task.n_head_outputs - 1 if task.head == "chained_bits" else 0)
 
 
 def packed_inputs(task: Task, inputs: NDArray[Any]) -> NDArray[np.uint64]:

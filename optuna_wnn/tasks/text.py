@@ -171,7 +171,8 @@ def text_code(kind: str, options: Mapping[str, Any]) -> TextCode:
         return TextCode.of_tokens(Bytes(), np.arange(256), np.arange(256))
     if kind != "text":
         raise InputError(f"task.kind: {kind} is no text; give the configuration of a text")
-    bound = inspect.signature(text_task).bind(**options)
+    own = {k: v for k, v in options.items() if k != "clusters_per_output"}  # it is of every kind
+    bound = inspect.signature(text_task).bind(**own)
     bound.apply_defaults()
     given = bound.arguments
     one_of("code", given["code"], CODES)
