@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from optuna_wnn.evaluators.base import Evaluator
 
 
-_MOST_FITTED: Final = 1 << 16  # examples that the gains of one output are fitted on
+_MOST_FITTED: Final = 1 << 17  # examples that the gains of one output are fitted on
 _MOST_STEPS: Final = 10  # of Newton's method
 _CLOSE: Final = 1 / 1024  # a step below this ends the fit: gains are kept in units of 1/256
+_WORTH_PAIRING: Final = 16  # products of columns in a matrix product, in the time of one apart
 _TOWARDS_MEAN: Final = 1.0  # examples' worth of pull towards the plain mean of all neurons
 
 
@@ -81,6 +82,49 @@ class _Evidence:
 
     columns: NDArray[np.int64]
     values: NDArray[np.float64]
+
+    def log_odds(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the weighted sums, ``float64[E]``."""
+        total = np.zeros(self.values.shape[1])
+        for columns, values in zip(self.columns, self.values, strict=True):
+            total += weights[columns] * values
+        return total
+
+    def slope(self, errors: NDArray[np.float64], n_columns: int) -> NDArray[np.float64]:
+        """Return the sum of each column times the errors, ``float64[n_columns]``."""
+        slope = np.zeros(n_columns)
+        for columns, values in zip(self.columns, self.values, strict=True):
+            slope += np.bincount(columns, weights=errors * values, minlength=n_columns)
+        return slope
+
+    def design(self, n_columns: int) -> NDArray[np.float64] | None:
+        """Return the columns themselves, ``float64[E, n_columns]``, if that is less work."""
+        n_neurons, n_examples = self.values.shape
+        if n_neurons**2 < n_columns**2 // _WORTH_PAIRING:
+            return None
+        design, rows = np.zeros((n_examples, n_columns)), np.arange(n_examples)
+        for columns, values in zip(self.columns, self.values, strict=True):
+            design[rows, columns] += values
+        return design
+
+    def curvature(
+        self,
+        importance: NDArray[np.float64],
+        n_columns: int,
+        design: NDArray[np.float64] | None,
+    ) -> NDArray[np.float64]:
+        """Return the weighted products of all columns, ``float64[n_columns, n_columns]``."""
+        if design is not None:
+            return (design * importance[:, None]).T @ design
+        total = np.zeros((n_columns, n_columns))
+        for i, (rows, left) in enumerate(zip(self.columns, self.values, strict=True)):
+            rows, left = rows * n_columns, importance * left
+            for j in range(i, len(self.columns)):
+                pairs, products = rows + self.columns[j], left * self.values[j]
+                sums = np.bincount(pairs, weights=products, minlength=n_columns**2)
+                square = sums.reshape(n_columns, n_columns)
+                total += square if i == j else square + square.T
+        return total
 
 
 def fitted_gains(evaluator: Evaluator, genome: Genome) -> NDArray[np.int64]:
@@ -200,27 +244,20 @@ def _logistic_fit(
     Newton's method from the plain mean, towards which it is pulled a little; a step that makes
     the loss worse is halved.
     """
-    design = np.zeros((len(positives), n_columns), np.float32)
-    rows = np.arange(len(positives))
-    for columns, values in zip(found.columns, found.values, strict=True):
-        design[rows, columns] += values.astype(np.float32)
-    signs = np.where(positives == 1, 1.0, -1.0)
-    mean = 1 / n_neurons
+    signs, mean = np.where(positives == 1, 1.0, -1.0), 1 / n_neurons
     weights = np.full(n_columns, mean)
+    design = found.design(n_columns)
 
     def loss(weights: NDArray[np.float64]) -> float:
-        towards = signs * (design @ weights.astype(np.float32))
         pull = _TOWARDS_MEAN / 2 * ((weights - mean) ** 2).sum()
-        return float(softplus(-towards.astype(np.float64)).sum() + pull)
+        return float(softplus(-signs * found.log_odds(weights)).sum() + pull)
 
     current = loss(weights)
     for _ in range(_MOST_STEPS):
-        p = 1 / (1 + np.exp(-(design @ weights.astype(np.float32)).astype(np.float64)))
-        slope = design.T @ (p - (positives == 1)).astype(np.float32)
-        slope = slope.astype(np.float64) + _TOWARDS_MEAN * (weights - mean)
-        curvature = (design * (p * (1 - p)).astype(np.float32)[:, None]).T @ design
-        curvature = curvature.astype(np.float64) + _TOWARDS_MEAN * np.eye(n_columns)
-        step = np.linalg.solve(curvature, slope)
+        p = 1 / (1 + np.exp(-found.log_odds(weights)))
+        slope = found.slope(p - positives, n_columns) + _TOWARDS_MEAN * (weights - mean)
+        curvature = found.curvature(p * (1 - p), n_columns, design)
+        step = np.linalg.solve(curvature + _TOWARDS_MEAN * np.eye(n_columns), slope)
         following = loss(weights - step)
         while following > current and np.abs(step).max() >= _CLOSE * mean:
             step /= 2
