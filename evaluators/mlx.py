@@ -214,7 +214,11 @@ class MlxEvaluator(CpuEvaluator):
         outputs = [self.task.output_of(cluster.index) for cluster in clusters]
         for work, wiring, parts in self.launches(clusters, reading):
             sums, scores = self._launch(
-                work, [wiring[p.place].part(p.first, p.last) for p in parts], reading, outputs
+                work,
+                [wiring[p.place].part(p.first, p.last) for p in parts],
+                reading,
+                outputs,
+                self._votes_of(clusters[0].index if self.cells.tables is not None else 0),
             )
             read = slice(work.turn.first, work.turn.first + work.turn.size)
             start = 0
@@ -252,14 +256,19 @@ class MlxEvaluator(CpuEvaluator):
         return GpuRefiner(self, job, wiring, [its.sums for its in votes]).refine()
 
     def _launch(
-        self, work: Work, parts: Sequence[Wiring], reading: Reading, outputs: Sequence[int]
+        self,
+        work: Work,
+        parts: Sequence[Wiring],
+        reading: Reading,
+        outputs: Sequence[int],
+        votes: mx.array,
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Return the sums of every part, and the scores of every neuron.
 
         Returns:
             ``int32[1, k, E]``, or ``[2, k, E]`` where there are weights, and ``int64[n, 2]``.
         """
-        arrays = self._written(work, parts, reading, outputs)
+        arrays = self._written(work, parts, reading, outputs) | {"votes": votes}
         n_neurons, n_read = sum(len(part.connections) for part in parts), work.turn.size
         if not n_read:
             mx.eval(arrays["cells"], arrays["slots"])
@@ -295,7 +304,7 @@ class MlxEvaluator(CpuEvaluator):
         }
         totals = np.zeros((len(candidates), 2), np.int64)
         for work in batch.works:
-            arrays = self._written(work, wiring, reading, outputs)
+            arrays = self._written(work, wiring, reading, outputs) | {"votes": self._votes_of(0)}
             (found,) = self._kernels[f"wnn_judge_{self._kind}"](
                 arrays | known,
                 output_shapes=[(len(candidates), 4)],
@@ -323,7 +332,7 @@ class MlxEvaluator(CpuEvaluator):
         """Launch what writes the memory of some neurons, and return what reads it.
 
         Returns:
-            The arrays of the kernels that read, by their names.
+            The arrays of the kernels that read, by their names, but for what cells vote.
         """
         layout, turn, cells = gpu_layout.lay_out(work, parts), work.turn, work.cells
         train, train_stride = self._inputs("train", self.task.train.inputs)
@@ -375,7 +384,6 @@ class MlxEvaluator(CpuEvaluator):
             "params": _numbers(gpu_kernels.PARAMS, params | {"chunks": work.read_chunks}),
             "cells": memory[0],
             "slots": memory[1],
-            "votes": self._votes_of(indices[0] if self.cells.tables is not None else 0),
         }
         return arrays | to_read
 
