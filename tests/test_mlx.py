@@ -76,10 +76,10 @@ class CountingMlx(mlx.MlxEvaluator):
         self.launched: list[int] = []
 
     def _launch(
-        self, work: Work, parts: Sequence[Wiring], reading: Reading, indices: Sequence[int]
+        self, work: Work, parts: Sequence[Wiring], *others: Any
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         self.launched.append(sum(len(part.connections) for part in parts))
-        return super()._launch(work, parts, reading, indices)
+        return super()._launch(work, parts, *others)
 
 
 def check_votes(evaluator: Evaluator, clusters: Sequence[Cluster], part: Any = "fitness") -> None:
