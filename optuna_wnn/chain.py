@@ -74,6 +74,7 @@ def spaces_of(config: RunConfig, task: Task) -> list[GenomeSpace]:
             bits=space.bits,
             free=phase.free,
             start=(space.start_neurons or middle[0], space.start_bits or middle[1]),
+            start_contexts=space.start_contexts,
         )
         for phase in config.phases
     ]

@@ -101,12 +101,17 @@ class SpaceSection(Section):
             range by default.
         start_bits: Bits of a neuron while no phase has changed them; the middle of the range by
             default.
+        start_contexts: Of text tasks, what neurons observe at the start, in place of random
+            inputs: a list for each of ``task.clusters_per_output``, of the tokens that its neurons
+            observe whole, 1 the last one, 2 the one before it. Under ``chained_bits`` they also
+            observe the target's bits so far. Each cluster starts with as few neurons as it may.
     """
 
     neurons: Range = (2, 64)
     bits: Range = (4, 16)
     start_neurons: Count | None = None
     start_bits: Count | None = None
+    start_contexts: tuple[tuple[Count, ...], ...] | None = None
 
     @pydantic.model_validator(mode="after")
     def _check_start(self) -> SpaceSection:
@@ -115,6 +120,11 @@ class SpaceSection(Section):
             ("bits", self.bits, self.start_bits),
         )
         for name, (low, high), start in starts:
+            if start is not None and self.start_contexts is not None:
+                raise InputError(
+                    f"space.start_{name}: start_contexts says what the first genomes are; leave "
+                    "one of the two out"
+                )
             if start is not None and not low <= start <= high:
                 raise InputError(
                     f"space.start_{name}: {start} is outside space.{name}, [{low}, {high}]; "
@@ -382,6 +392,8 @@ class RunConfig(Section):
         for place in ("path", "vocabulary", "cache"):
             document["task"].pop(place, None)
         del document["search"]  # the phases have it
+        if self.space.start_contexts is None:  # as in runs that were started before there was one
+            del document["space"]["start_contexts"]
         if not self.fitness.size:
             del document["fitness"]["size"]  # as in runs that were started before there was one
         return document

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import weakref
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from typing import Final
@@ -35,13 +37,18 @@ from optuna_wnn.store.places import read_child
 from optuna_wnn.store.settings import read_setting
 from optuna_wnn.store.settings import write_setting
 from optuna_wnn.tasks.base import Task
+from optuna_wnn.tasks.contexts import context_inputs
+from optuna_wnn.tasks.given import n_context
+from optuna_wnn.variation import mutate
 from optuna_wnn.variation import random_genome
 from optuna_wnn.variation import resize
+from optuna_wnn.variation import rewire
 
 
 GENOME_DISTRIBUTION: Final = IntDistribution(0, 2**HANDLE_BITS)
 _MOST_COUNTS: Final = 32  # free integers that are shown as parameters of their own
 _SETTING: Final = "space"
+_MUTATED: Final = 0.5  # of the clusters of a starting genome, where a sample is one
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class GenomeSpace:
             the genomes that a study starts with.
         start: Neurons per cluster and bits per neuron that random genomes get in the dimensions
             that are not free.
+        start_inputs: For each cluster the inputs that its neurons observe in the genomes that a
+            search starts with, ascending; ``None`` starts with random genomes.
 
     Example:
 
@@ -70,6 +79,7 @@ class GenomeSpace:
     bounds: Bounds
     free: tuple[Dimension, ...] = DIMENSIONS
     start: tuple[int, int] = (1, 1)
+    start_inputs: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         unknown = set(self.free) - set(DIMENSIONS)
@@ -83,6 +93,30 @@ class GenomeSpace:
         for (name, (low, high)), value in zip(ranges, self.start, strict=True):
             if name not in self.free and not low <= value <= high:
                 raise InputError(f"space.start: {value} {name} are outside [{low}, {high}]")
+        if self.start_inputs is not None:
+            self._check_inputs(self.start_inputs)
+
+    def _check_inputs(self, start_inputs: tuple[tuple[int, ...], ...]) -> None:
+        low, high = self.bounds.bits
+        if len(start_inputs) != self.bounds.n_clusters:
+            raise InputError(
+                f"space.start_inputs: {len(start_inputs)} sets for {self.bounds.n_clusters} "
+                "clusters; give one for each"
+            )
+        for k, (inputs, visible) in enumerate(
+            zip(start_inputs, self.bounds.visible_inputs.tolist(), strict=True)
+        ):
+            if not low <= len(inputs) <= high:
+                raise InputError(
+                    f"space.start_inputs.{k}: {len(inputs)} inputs are outside space.bits, "
+                    f"[{low}, {high}]; change one of them"
+                )
+            ascending = all(a < b for a, b in itertools.pairwise(inputs))
+            if not ascending or inputs[0] < 0 or inputs[-1] >= visible:
+                raise InputError(
+                    f"space.start_inputs.{k}: {list(inputs)} are not distinct ascending inputs "
+                    f"below {visible}"
+                )
 
     @classmethod
     def for_task(
@@ -93,6 +127,7 @@ class GenomeSpace:
         bits: tuple[int, int] | int = (4, 16),
         free: Collection[Dimension] = DIMENSIONS,
         start: tuple[int, int] | None = None,
+        start_contexts: Sequence[Sequence[int]] | None = None,
     ) -> GenomeSpace:
         """Return the space of genomes that fit a task.
 
@@ -103,20 +138,49 @@ class GenomeSpace:
             free: The dimensions that the search may change.
             start: Neurons and bits of random genomes in dimensions that are not free; the
                 middle of the bounds by default.
+            start_contexts: Of text tasks, for each cluster of an output the tokens that its
+                neurons observe at the start, whole, by their position before the target; see
+                :func:`~optuna_wnn.tasks.contexts.context_inputs`.
 
         Raises:
             InputError: If the task has fewer inputs than a neuron would observe, or a range is
-                empty.
+                empty, or the contexts fit neither the task nor ``bits``.
         """
         ranges = [
             (r, r) if isinstance(r, int) else (int(r[0]), int(r[1])) for r in (neurons, bits)
         ]
         bounds = Bounds(task.n_clusters, task.n_inputs, ranges[0], ranges[1], task.visible)
         middle = tuple((low + high) // 2 for low, high in ranges)
-        return cls(bounds, tuple(free), (middle[0], middle[1]) if start is None else start)
+        inputs = None
+        if start_contexts is not None:
+            inputs = context_inputs(task, start_contexts)
+            _check_widths(inputs, bounds, n_context(task))
+        return cls(bounds, tuple(free), (middle[0], middle[1]) if start is None else start, inputs)
+
+    def starting_genome(self) -> Genome | None:
+        """Return the genome whose clusters observe ``start_inputs``; ``None`` if nothing says.
+
+        Clusters have as few neurons as they may. Where that is more than one, all but the first
+        observe a random input in place of one of these, always the same.
+        """
+        if self.start_inputs is None:
+            return None
+        fewest = self.bounds.neurons[0]
+        genome = Genome.of_clusters(
+            np.tile(np.array(inputs, np.int32), (fewest, 1)) for inputs in self.start_inputs
+        )
+        copies = np.flatnonzero(np.arange(genome.n_neurons) % fewest)
+        return rewire(genome, copies, self.bounds, np.random.default_rng(0))
 
     def sample(self, rng: np.random.Generator) -> Genome:
-        """Return a genome with random wiring, and random counts in the free dimensions."""
+        """Return a genome that a search may start with.
+
+        That is the starting genome with a mutation of the free dimensions in about half of its
+        clusters. Without one it has random wiring, and random counts in the free dimensions.
+        """
+        start = self.starting_genome()
+        if start is not None:
+            return mutate(start, self.bounds, self.free, _MUTATED, rng)
         return random_genome(
             self.bounds,
             rng,
@@ -212,15 +276,15 @@ class GenomeSpace:
         return dict(_distributions(self))
 
     def to_json(self) -> str:
-        """Return the space as JSON text."""
+        """Return the space as JSON text; without ``start_inputs`` it does not name them."""
         b = self.bounds
         fields = [b.n_clusters, b.n_inputs, b.neurons, b.bits, b.visible, self.free, self.start]
-        return json.dumps(fields)
+        return json.dumps(fields if self.start_inputs is None else [*fields, self.start_inputs])
 
     @classmethod
     def from_json(cls, text: str) -> GenomeSpace:
         """Return the inverse of :meth:`to_json`."""
-        n_clusters, n_inputs, neurons, bits, visible, free, start = json.loads(text)
+        n_clusters, n_inputs, neurons, bits, visible, free, start, *inputs = json.loads(text)
         bounds = Bounds(
             n_clusters,
             n_inputs,
@@ -228,7 +292,8 @@ class GenomeSpace:
             tuple(bits),
             None if visible is None else tuple(visible),
         )
-        return cls(bounds, tuple(free), tuple(start))
+        start_inputs = tuple(map(tuple, inputs[0])) if inputs else None
+        return cls(bounds, tuple(free), tuple(start), start_inputs)
 
     def write(self, study: optuna.Study) -> None:
         """Store the space with a study, where the samplers find it."""
@@ -252,6 +317,22 @@ class GenomeSpace:
                 "other bounds"
             )
         _SEEN[study] = self
+
+
+def _check_widths(
+    start_inputs: tuple[tuple[int, ...], ...], bounds: Bounds, n_context: int
+) -> None:
+    """Check that neurons may observe as many inputs as starting contexts have."""
+    widths = [len(inputs) for inputs in start_inputs]
+    low, high = bounds.bits
+    wanted = min(low, *widths), max(high, *widths)
+    if wanted != bounds.bits:
+        longer = " and raise task.context" if wanted[1] > n_context else ""
+        raise InputError(
+            f"space.start_contexts: neurons would observe {min(widths)} to {max(widths)} inputs, "
+            f"the target's bits so far among them, which space.bits, [{low}, {high}], does not "
+            f"allow; set it to [{wanted[0]}, {wanted[1]}]{longer}, or name other tokens"
+        )
 
 
 @functools.lru_cache(maxsize=16)
