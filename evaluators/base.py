@@ -61,7 +61,7 @@ EvaluationPart = Literal["fitness", "validation", "test"]
 Moves = Literal["blind", "informed"]
 
 _FLAGS_BYTES = 1 << 26  # for which examples are positive ones of a cluster
-_MOST_NEURONS = 1 << 16  # of an output: votes are 16 bits wide, their sums 32
+MOST_NEURONS: Final = 1 << 16  # of an output: votes are 16 bits wide, their sums 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -585,9 +585,9 @@ def check_fits(genome: Genome, task: Task) -> None:
                 f"cluster sees only {int(visible[n])}; take a genome made for this task"
             )
     most = int(added_up(genome.neurons.astype(np.int64), task.clusters_per_output).max())
-    if most > _MOST_NEURONS:
+    if most > MOST_NEURONS:
         unit = "one cluster" if task.clusters_per_output == 1 else "the clusters of one output"
-        raise InputError(f"genome.neurons: {most} in {unit} is above {_MOST_NEURONS}; lower it")
+        raise InputError(f"genome.neurons: {most} in {unit} is above {MOST_NEURONS}; lower it")
 
 
 def usable_processors() -> int:

@@ -23,6 +23,7 @@ from optuna_wnn.config import RunConfig
 from optuna_wnn.crew import Crew
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import Evaluator
+from optuna_wnn.evaluators.base import MOST_NEURONS
 from optuna_wnn.evaluators.base import NOT_REFINED
 from optuna_wnn.samplers import WNNGeneticSampler
 from optuna_wnn.samplers import WNNTabuSearchSampler
@@ -61,11 +62,18 @@ def spaces_of(config: RunConfig, task: Task) -> list[GenomeSpace]:
     """Return the space of every phase.
 
     Raises:
-        InputError: If a space does not fit the task, or a phase refines what cannot be refined.
+        InputError: If a space does not fit the task, an output could have more neurons than can
+            be counted, or a phase refines what cannot be refined.
     """
     if task.clusters_per_output > 1 and any(phase.refine_steps for phase in config.phases):
         raise InputError(NOT_REFINED)
     space = config.space
+    per_cluster, n_clusters = space.neurons[1], task.clusters_per_output
+    if per_cluster * n_clusters > MOST_NEURONS:
+        raise InputError(
+            f"space.neurons: {per_cluster} in each of {n_clusters} clusters per output are "
+            f"{per_cluster * n_clusters}, above {MOST_NEURONS}; lower it"
+        )
     middle = (sum(space.neurons) // 2, sum(space.bits) // 2)
     return [
         GenomeSpace.for_task(
@@ -259,7 +267,8 @@ class StudyChain:
             return
         if report.read_gains(study) is None:
             if before is None:
-                genome = self.spaces[index].seeded(self._run_seed(study, before))
+                space = self.spaces[index]
+                genome = space.starting_genome() or space.seeded(self._run_seed(study, before))
             else:
                 history = _history(before)
                 genome = history.genomes.read(self.ranked(before, history)[0].number)

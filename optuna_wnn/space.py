@@ -379,6 +379,7 @@ def set_genome(
         genome: The genome that the trial's values belong to.
         cluster_losses: The loss of each cluster, ``float64[K]``, where the loss is a sum over
             clusters: it lets the genetic sampler take each cluster from the better parent.
+            Clusters that share a loss all have the whole of it, and are taken together.
     """
     study = trial.study
     child = read_child(system_attributes(trial))

@@ -278,6 +278,15 @@ def test_tokens_have_one_cluster_each() -> None:
         replace(make_task("tokens"), clusters_per_output=2)
 
 
+def test_a_search_could_not_grow_more_neurons_than_can_be_counted() -> None:
+    task = replace(make_task("bits"), clusters_per_output=2)
+    config = parse_config(
+        {"name": "x", "task": {"kind": "python-docs"}, "space": {"neurons": [1, 40_000]}}
+    )
+    with pytest.raises(InputError, match=r"space\.neurons: 40000 in each of 2 .* above 65536"):
+        PhasedSearch(config, task=task)
+
+
 def test_several_clusters_are_not_refined(tmp_path: Path) -> None:
     task = replace(make_task("bits"), clusters_per_output=2)
     bounds = Bounds(task.n_clusters, task.n_inputs, (1, 4), (1, 4))

@@ -25,6 +25,7 @@ from optuna_wnn import WNNGeneticSampler
 from optuna_wnn import load_task
 from optuna_wnn.config import parse_config
 from optuna_wnn.genome import DIMENSIONS
+from optuna_wnn.models import trained_winner
 from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.tasks.base import Examples
 from optuna_wnn.tasks.base import Head
@@ -200,6 +201,9 @@ def test_the_first_generation_of_a_run_starts_from_it(tmp_path: Path) -> None:
             for one, other in zip(rows(genome), rows(start), strict=True)
         )
         assert 3 <= kept < 16
+    network = trained_winner(search.storage, "x")
+    assert network.clusters_per_output == 2
+    assert len(network.generate(np.array([65, 66]), 4)) == 4
 
 
 # What is refused

@@ -18,15 +18,7 @@ from optuna_wnn.tasks.text import python_docs_task
 from optuna_wnn.tasks.text import text_task
 
 
-__all__ = [
-    "OF_EVERY_KIND",
-    "TASKS",
-    "Examples",
-    "Task",
-    "check_options",
-    "load_task",
-    "options_of",
-]
+__all__ = ["TASKS", "Examples", "Task", "check_options", "load_task"]
 
 TASKS: Final[dict[str, Callable[..., Task]]] = {
     "python-docs": python_docs_task,
