@@ -71,7 +71,8 @@ class Evaluation:
     Attributes:
         cross_entropy: Nats per example; lower is better.
         accuracy: Share of examples whose arg-max output is the target, in [0, 1]; a tie counts
-            ``1 / len(tie)`` when the target is in it.
+            ``1 / len(tie)`` when the target is in it. Under ``chained_bits`` the accuracy of the
+            fitness may be that of greedy decoding (see ``MemorySettings.accuracy``).
         neuron_order: The genome's neurons, best first within each cluster, ``int64[N]``: what
             :meth:`Genome.reordered` takes. A neuron's score is its mean vote where the
             cluster's target bit is 1 minus its mean vote where it is 0, on the same examples.
@@ -242,8 +243,9 @@ class Evaluator(ABC):
         reading = part_reading(self.task, self.memory, part)
         if self.task.head == "tokens":
             return [self._evaluate_tokens(genome, reading) for genome in genomes]
+        greedy = part == "fitness" and self.memory.accuracy == "greedy"
         return [
-            self._evaluate(genome, clusters, votes, reading)
+            self._evaluate(genome, clusters, votes, reading, greedy)
             for genome, (clusters, votes) in zip(
                 genomes, self._finder.votes(genomes, reading), strict=True
             )
@@ -446,13 +448,14 @@ class Evaluator(ABC):
         clusters: list[Cluster],
         votes: list[ClusterVotes],
         reading: Reading,
+        greedy: bool,
     ) -> Evaluation:
         targets = reading.examples.targets
         if self.task.head == "bits":
             terms = self._bit_terms(clusters, votes, reading)
             result = heads.bits_result(terms, targets, self.task.n_outputs)
         elif self.task.head == "chained_bits":
-            result = chained_result(self, clusters, votes, reading)
+            result = chained_result(self, clusters, votes, reading, greedy)
         else:
             outputs = self._outputs(genome, votes)
             result = heads.classes_result(outputs, targets, self.temperature(genome))

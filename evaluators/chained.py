@@ -152,8 +152,17 @@ def chained_result(
     clusters: Sequence[Cluster],
     votes: Sequence[ClusterVotes],
     reading: Reading,
+    greedy: bool,
 ) -> HeadResult:
-    """Return the result of the head; the terms of bits that are known are not computed."""
+    """Return the result of the head; the terms of bits that are known are not computed.
+
+    Args:
+        evaluator: Computes votes that are asked for.
+        clusters: All clusters of a genome.
+        votes: What they vote.
+        reading: Which examples are read.
+        greedy: Whether accuracy is that of greedy decoding, or exact.
+    """
     per_bit = evaluator.task.clusters_per_output
     bits, terms = outputs_of(clusters, per_bit), []
     for bit in bits:
@@ -171,15 +180,28 @@ def chained_result(
     for term in terms[1:]:
         losses += term.losses
     bit_losses = np.array([term.loss for term in terms]) / len(losses)
-    hits = _Search(evaluator, bits, terms, reading).hits()
+    hits = greedy_hits(terms) if greedy else _Search(evaluator, bits, terms, reading).hits()
     return HeadResult(float(losses.mean()), float(hits.mean()), bit_losses)
+
+
+def greedy_hits(terms: Sequence[ChainTerms]) -> NDArray[np.float64]:
+    """Return how often taking the more probable value of each bit leads to the target.
+
+    Between values that are as probable a coin decides, so each example counts ``float64[E]``.
+    """
+    hits = np.ones(len(terms[0].losses))
+    for term in terms:
+        hits *= np.where(term.right < term.wrong, 1.0, np.where(term.right > term.wrong, 0.0, 0.5))
+    return hits
 
 
 def _log_odds(
     evaluator: Evaluator, bit: OutputClusters, sums: Sequence[NDArray[np.int64]]
 ) -> NDArray[np.float64]:
     """Return the log-odds that a bit is 1 from the sums of its clusters' votes."""
-    total = sums[0] if len(sums) == 1 else np.add.reduce(sums)
+    total = sums[0] if len(sums) == 1 else sums[0] + sums[1]
+    for more in sums[2:]:
+        total += more
     outputs = evaluator.cells.outputs(total[None], np.array([bit.n_neurons]))
     return bit_log_odds(outputs[0], evaluator.cells.log_odds)
 

@@ -394,6 +394,8 @@ class RunConfig(Section):
         del document["search"]  # the phases have it
         if self.space.start_contexts is None:  # as in runs that were started before there was one
             del document["space"]["start_contexts"]
+        if self.memory.accuracy == "exact":
+            del document["memory"]["accuracy"]
         if not self.fitness.size:
             del document["fitness"]["size"]  # as in runs that were started before there was one
         return document

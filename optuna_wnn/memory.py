@@ -20,6 +20,7 @@ from optuna_wnn.genome import Genome
 MemoryMode = Literal["wisard", "ternary", "quad_binary", "quad_weighted", "frequency"]
 Vote = Literal["mean", "log_odds", "confidence", "calibrated"]
 FitnessOn = Literal["validation", "leave_one_out", "leave_block_out"]
+Accuracy = Literal["exact", "greedy"]
 
 # In a file, '0.5' is a text and true is no number; pydantic would take both.
 Real = Annotated[float, Strict()]
@@ -67,6 +68,9 @@ class MemorySettings:
         blocks: Number of blocks of ``leave_block_out``.
         negatives: How many training examples, drawn by ``sample_seed``, each cluster of the
             ``tokens`` head is trained on besides its own; ``None`` takes all.
+        accuracy: What the accuracy of the fitness is under ``chained_bits``: ``exact`` is the
+            share of targets that are the most probable code of all, ``greedy`` of those that one
+            gets by taking the more probable value of each bit in turn, at next to no cost.
 
     Raises:
         InputError: If a value is out of range or two do not go together.
@@ -82,12 +86,14 @@ class MemorySettings:
     fitness_on: FitnessOn = "validation"
     blocks: Whole = 8
     negatives: Whole | None = None
+    accuracy: Accuracy = "exact"
 
     def __post_init__(self) -> None:
         choices = (
             ("mode", self.mode, get_args(MemoryMode)),
             ("vote", self.vote, get_args(Vote)),
             ("fitness_on", self.fitness_on, get_args(FitnessOn)),
+            ("accuracy", self.accuracy, get_args(Accuracy)),
         )
         for name, value, known in choices:
             if value not in known:

@@ -114,6 +114,31 @@ def test_results_are_those_of_every_code_looked_at(data: st.DataObject) -> None:
     assert result.cluster_losses.sum() == pytest.approx(result.cross_entropy)
 
 
+@settings(max_examples=30)
+@given(st.data())
+def test_greedy_accuracy_is_how_often_the_likelier_bits_lead_to_the_target(
+    data: st.DataObject,
+) -> None:
+    task, memory = data.draw(chained_tasks()), data.draw(memory_settings())
+    memory = replace(memory, fitness_on="validation", accuracy="greedy")
+    genome = data.draw(genomes(task, most_bits=8))
+    probabilities = code_probabilities(task, memory, genome)
+    codes, hits = np.arange(task.n_outputs), []
+    for target, of_codes in zip(task.validation.targets, probabilities, strict=True):
+        hit = 1.0
+        for free in range(task.n_clusters - 1, -1, -1):
+            its_side = of_codes[codes >> free == target >> free].sum()
+            other = of_codes[codes >> free == (target >> free) ^ 1].sum()
+            alike = np.isclose(its_side, other, rtol=1e-8, atol=0)
+            hit *= 0.5 if alike else float(its_side > other)
+        hits.append(hit)
+    evaluator = CpuEvaluator(task, memory)
+    assert evaluator.evaluate(genome).accuracy == pytest.approx(np.mean(hits))
+    exact = CpuEvaluator(task, replace(memory, accuracy="exact"))
+    for part in ("validation", "test"):
+        assert same(evaluator.evaluate(genome, part), exact.evaluate(genome, part))
+
+
 @pytest.mark.parametrize(("width", "at_once"), [(1, 1), (1, 7), (4, 1 << 22), (1000, 50)])
 def test_the_accuracy_does_not_depend_on_how_many_prefixes_are_followed(
     width: int, at_once: int, monkeypatch: pytest.MonkeyPatch
