@@ -26,6 +26,7 @@ from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import Evaluation
 from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.evaluators import create_evaluator
+from optuna_wnn.evaluators.readings import part_reading
 from optuna_wnn.fitness import Fitness
 from optuna_wnn.genome import Genome
 from optuna_wnn.outages import Outage
@@ -122,6 +123,7 @@ class PhasedSearch:
         self._unstored: tuple[tuple[int, str], tuple[Genome, Evaluation]] | None = None
         # Last, so that a mistake in what comes before leaves no database behind.
         evaluator = evaluator or _evaluator(config, self.task)
+        part_reading(self.task, config.memory, "fitness")  # is there anything to evaluate on?
         self.storage = storage if storage is not None else storages.open_storage(config.storage)
         self._chain = StudyChain(config, self.task, evaluator, self.spaces, self.storage)
         self._gate = Gate(self.storage, f"{config.name}/gate")

@@ -14,6 +14,7 @@ from networks import genomes
 from networks import make_genome
 from networks import make_task
 from networks import memory_settings
+from networks import same
 from numpy.typing import NDArray
 from strategies import seeds
 

@@ -61,13 +61,17 @@ def file_cuts(place: str, unit: str, n: int, split: Any) -> list[int]:
         place: The file, for the message.
         unit: What the things are called there.
         n: How many there are.
-        split: Three shares that sum to 1, or three numbers of things.
+        split: Three shares that sum to 1, or three numbers of things; to validate there may be
+            none.
 
     Raises:
         InputError: If it is neither, or there are too few things.
     """
     numbers = list(split) if isinstance(split, list | tuple) else []
-    if len(numbers) != 3 or not all(type(number) is int and number > 0 for number in numbers):
+    least = (1, 0, 1)
+    if len(numbers) != 3 or not all(
+        type(n) is int and n >= low for n, low in zip(numbers, least, strict=True)
+    ):
         return [*cut_points(n, *shares(split)[:2]), n]
     if sum(numbers) > n:
         raise InputError(

@@ -98,7 +98,8 @@ def text_task(
             rank by ``frequency`` in the training part.
         context: How many tokens are seen before the one to predict.
         split: Shares of train, validation and test, which follow each other, or how many tokens
-            each has; of no use where each has files of its own.
+            each has (0 to validate, where the fitness is on training examples that are left out);
+            of no use where each has files of its own.
         first: How many tokens of each part are taken at most, from its start: one number, or one
             for each of ``train``, ``validation`` and ``test``; all by default.
         head: ``bits``, each predicted by itself, ``chained_bits``, each after those before it, or
@@ -228,7 +229,7 @@ def _task(
     one_of("code", code, CODES)
     one_of("head", head, HEADS)
     for part, ids in parts.items():
-        if len(ids) <= context:
+        if len(ids) <= context and (len(ids) or part != "validation"):
             raise InputError(
                 f"{place}: the {part} part has {len(ids)} of "
                 f"{sum(map(len, parts.values()))} {unit}, too few for a context of {context}; "
@@ -267,7 +268,7 @@ def windows(
     the oldest token and the most significant bit come first.
 
     Args:
-        ids: ``int[L]`` tokens, with ``L > context``.
+        ids: ``int[L]`` tokens, with ``L > context``, or none.
         context: Tokens per window, at least 1.
         n_bits: Bits of a code, at most 64.
         seen: The code of every token in the inputs, ``int64[V]``; the token itself by default.
