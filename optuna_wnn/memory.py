@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 from typing import Any
@@ -34,6 +35,7 @@ _CELL_BITS: Final[dict[MemoryMode, int]] = {
     "quad_weighted": 2,
     "frequency": 8,
 }
+_DENSE_BITS: Final = 22  # up to here a neuron has a cell for every address
 
 
 _A_NUMBER: Final = numbers.Real, "a number"
@@ -128,6 +130,22 @@ class MemorySettings:
             if not holds:
                 raise InputError(f"memory.{name}: {getattr(self, name)} is not {wanted}")
 
-    def kib(self, genome: Genome) -> float:
-        """Return the size of the trained network's tables in KiB, connections not counted."""
-        return genome.n_cells * _CELL_BITS[self.mode] / 8192
+    def kib(self, genome: Genome, n_trained: int | None = None) -> float:
+        """Return the size of the trained network's tables in KiB, connections not counted.
+
+        Args:
+            genome: What is trained.
+            n_trained: On how many examples. Neurons of more than 22 bits list the cells that
+                these address, so they have no more; ``None`` takes every address for a cell.
+        """
+        return self.kib_of(genome.neurons.tolist(), genome.bits.tolist(), n_trained)
+
+    def kib_of(
+        self, neurons: Iterable[int], bits: Iterable[int], n_trained: int | None = None
+    ) -> float:
+        """Return the same of clusters with so many neurons, of so many bits."""
+        cells = sum(
+            n * (1 << b if b <= _DENSE_BITS or n_trained is None else min(1 << b, n_trained))
+            for n, b in zip(neurons, bits, strict=True)
+        )
+        return cells * _CELL_BITS[self.mode] / 8192

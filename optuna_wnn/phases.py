@@ -224,10 +224,13 @@ class PhasedSearch:
 
         return shown
 
+    def _kib(self, genome: Genome) -> float:
+        return self.config.memory.kib(genome, len(self.task.train))
+
     def _sizes(self, genome: Genome) -> dict[str, Any]:
         return {
             "neurons": genome.n_neurons,
-            report.SIZE: round(self.config.memory.kib(genome), 1),
+            report.SIZE: round(self._kib(genome), 1),
         }
 
     def _evaluate_one(
@@ -283,7 +286,7 @@ class PhasedSearch:
         if threshold is not None:
             missed = threshold.highest - evaluation.accuracy
             attributes |= constraint_attributes([missed])
-        known = evaluation.cross_entropy, evaluation.accuracy, self.config.memory.kib(genome)
+        known = evaluation.cross_entropy, evaluation.accuracy, self._kib(genome)
         values = known[: self.config.fitness.n_objectives]
         if any(map(math.isnan, values)):
             finish_trial(study, trial, TrialState.FAIL, attributes=attributes)

@@ -92,15 +92,16 @@ def plan(search: PhasedSearch) -> Plan:
         phases.append(PhasePlan(phase.label, phase.trials, phase.refine_steps, total))
 
     bounds = search.spaces[0].bounds
-    most_cells = bounds.n_clusters * bounds.neurons[1] << bounds.bits[1]
-    start = config.memory.kib(timed)
+    start = config.memory.kib(timed, len(task.train))
+    widest = [min(bounds.bits[1], visible) for visible in bounds.visible_inputs.tolist()]
+    most = config.memory.kib_of([bounds.neurons[1]] * len(widest), widest, len(task.train))
     parts = (task.train, task.validation, task.test)
     return Plan(
         phases=tuple(phases),
         backend=evaluator.backend,
         evaluation=evaluation,
         data_kib=sum(part.inputs.nbytes + part.targets.nbytes for part in parts) / 1024,
-        network_kib=(start, start * most_cells / timed.n_cells),
+        network_kib=(start, most),
         process_kib=psutil.Process().memory_info().rss / 1024,
         n_examples=(len(task.train), len(task.validation), len(task.test)),
     )
