@@ -188,6 +188,16 @@ class GenomeSpace:
             bits=None if "bits" in self.free else self.start[1],
         )
 
+    def opening(self, place: int, rng: np.random.Generator) -> Genome:
+        """Return what a search evaluates first: at place 0 the starting genome, if there is one.
+
+        Args:
+            place: In the first generation.
+            rng: What :meth:`sample` draws from at any other.
+        """
+        start = self.starting_genome() if place == 0 else None
+        return self.sample(rng) if start is None else start
+
     def seeded(self, handle: int) -> Genome:
         """Return the genome that a number seeds where no sampler of this package gives one."""
         return self.sample(np.random.default_rng(handle))

@@ -170,7 +170,7 @@ class WNNGeneticSampler(GenomeSampler):
         def make(attempt: int) -> tuple[Genome, Child]:
             rng = draw(attempt)
             if not numbers:
-                genome = space.sample(rng)
+                genome = space.opening(index + attempt, rng)
                 return genome, Child(generation, index, numbers, genome.handle)
             rate = start.plan.mutation_rate
             if informed:

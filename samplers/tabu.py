@@ -260,7 +260,7 @@ class WNNTabuSearchSampler(GenomeSampler):
                 return Child(generation, index), None
 
             def start(attempt: int) -> tuple[Genome, Child]:
-                genome = space.sample(draw(attempt))
+                genome = space.opening(index + attempt, draw(attempt))
                 return genome, Child(generation, index, handle=genome.handle)
 
             return Child(generation, index), start
