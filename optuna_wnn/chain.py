@@ -83,6 +83,7 @@ def spaces_of(config: RunConfig, task: Task) -> list[GenomeSpace]:
             free=phase.free,
             start=(space.start_neurons or middle[0], space.start_bits or middle[1]),
             start_contexts=space.start_contexts,
+            moves=space.moves,
         )
         for phase in config.phases
     ]

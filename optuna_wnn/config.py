@@ -105,6 +105,8 @@ class SpaceSection(Section):
             inputs: a list for each of ``task.clusters_per_output``, of the tokens that its neurons
             observe whole, 1 the last one, 2 the one before it. Under ``chained_bits`` they also
             observe the target's bits so far. Each cluster starts with as few neurons as it may.
+        moves: ``fields`` has neurons take and give up bits at the end of what they observe of a
+            token or feature, recent ones more often; ``any`` draws from all inputs alike.
     """
 
     neurons: Range = (2, 64)
@@ -112,6 +114,7 @@ class SpaceSection(Section):
     start_neurons: Count | None = None
     start_bits: Count | None = None
     start_contexts: tuple[tuple[Count, ...], ...] | None = None
+    moves: Literal["any", "fields"] = "any"
 
     @pydantic.model_validator(mode="after")
     def _check_start(self) -> SpaceSection:
@@ -394,6 +397,8 @@ class RunConfig(Section):
         del document["search"]  # the phases have it
         if self.space.start_contexts is None:  # as in runs that were started before there was one
             del document["space"]["start_contexts"]
+        if self.space.moves == "any":
+            del document["space"]["moves"]
         if self.memory.accuracy == "exact":
             del document["memory"]["accuracy"]
         if not self.fitness.size:

@@ -85,6 +85,10 @@ class Bounds:
         bits: Fewest and most bits per neuron, inclusive; at most 128.
         visible: Per cluster, how many of the inputs it may observe (cluster ``k`` sees inputs
             below ``visible[k]``); ``None`` lets every cluster see all of them.
+        fields: How many fields the inputs begin with, and how many bits each has, the most
+            significant first. Where it is given, variation knows them: neurons give up and take
+            bits at the end of what they observe of a field, and take those of late fields more
+            often. ``None`` treats all inputs alike.
     """
 
     n_clusters: int
@@ -92,6 +96,7 @@ class Bounds:
     neurons: tuple[int, int]
     bits: tuple[int, int]
     visible: tuple[int, ...] | None = None
+    fields: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.n_clusters < 1 or self.n_inputs < 1:
@@ -115,6 +120,11 @@ class Bounds:
                 f"{self.n_inputs}"
             )
         fewest = int(self.visible_inputs.min())
+        if self.fields is not None and not 0 < self.fields[0] * self.fields[1] <= fewest:
+            raise InputError(
+                f"space.fields: {self.fields[0]} of {self.fields[1]} bits are not among the "
+                f"{fewest} inputs that every cluster sees"
+            )
         if self.bits[1] > fewest:
             raise InputError(
                 f"space.bits: upper bound {self.bits[1]} is above the {fewest} input bits that "

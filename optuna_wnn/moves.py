@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Dimension
 from optuna_wnn.genome import Genome
+from optuna_wnn.variation import last_of_fields
 from optuna_wnn.variation import longest_step
+from optuna_wnn.variation import next_of_fields
 from optuna_wnn.variation import resize
 from optuna_wnn.variation import unobserved_inputs
 
@@ -82,9 +84,15 @@ def random_move(
         unseen = int(bounds.visible_inputs[cluster]) - len(row)
         if unseen < 1:
             return None
-        source = int(row[int(rng.integers(len(row)))])
-        rank = np.array([[int(rng.integers(unseen))]])
-        target = int(unobserved_inputs(row[None, :], rank)[0, 0])
+        if bounds.fields is None:
+            source = int(row[int(rng.integers(len(row)))])
+            rank = np.array([[int(rng.integers(unseen))]])
+            target = int(unobserved_inputs(row[None, :], rank)[0, 0])
+        else:
+            one = np.ones(1, np.int64)
+            dropped = last_of_fields(row[None, :], one, bounds.fields, rng)
+            source = int(row[dropped[0]][0])
+            target = int(next_of_fields(row[None, :], dropped, one, bounds.fields, rng)[0, 0])
         return Move("rewire", cluster, neuron=neuron, source=source, target=target)
     cluster = int(rng.integers(genome.n_clusters))
     limits = bounds.neurons if dimension == "neurons" else bounds.bits
@@ -99,7 +107,8 @@ def random_move(
         kind = "add_neuron" if grow else "remove_neuron"
     else:
         kind = "add_bit" if grow else "remove_bit"
-    return Move(kind, cluster, min(count, room), seed=seed if grow else 0)
+    # Which bits go is drawn only where inputs are fields.
+    return Move(kind, cluster, min(count, room), seed=seed if grow or bounds.fields else 0)
 
 
 def apply_move(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from typing import Final
+from typing import Literal
 
 import numpy as np
 import optuna
@@ -128,6 +129,7 @@ class GenomeSpace:
         free: Collection[Dimension] = DIMENSIONS,
         start: tuple[int, int] | None = None,
         start_contexts: Sequence[Sequence[int]] | None = None,
+        moves: Literal["any", "fields"] = "any",
     ) -> GenomeSpace:
         """Return the space of genomes that fit a task.
 
@@ -141,6 +143,8 @@ class GenomeSpace:
             start_contexts: Of text tasks, for each cluster of an output the tokens that its
                 neurons observe at the start, whole, by their position before the target; see
                 :func:`~optuna_wnn.tasks.contexts.context_inputs`.
+            moves: ``fields`` lets variation know the task's input groups, tokens or features of
+                several bits each (see :class:`Bounds`); ``any`` treats all inputs alike.
 
         Raises:
             InputError: If the task has fewer inputs than a neuron would observe, or a range is
@@ -149,7 +153,8 @@ class GenomeSpace:
         ranges = [
             (r, r) if isinstance(r, int) else (int(r[0]), int(r[1])) for r in (neurons, bits)
         ]
-        bounds = Bounds(task.n_clusters, task.n_inputs, ranges[0], ranges[1], task.visible)
+        fields = task.input_groups if moves == "fields" else None
+        bounds = Bounds(task.n_clusters, task.n_inputs, ranges[0], ranges[1], task.visible, fields)
         middle = tuple((low + high) // 2 for low, high in ranges)
         inputs = None
         if start_contexts is not None:
@@ -286,23 +291,28 @@ class GenomeSpace:
         return dict(_distributions(self))
 
     def to_json(self) -> str:
-        """Return the space as JSON text; without ``start_inputs`` it does not name them."""
+        """Return the space as JSON text."""
         b = self.bounds
         fields = [b.n_clusters, b.n_inputs, b.neurons, b.bits, b.visible, self.free, self.start]
-        return json.dumps(fields if self.start_inputs is None else [*fields, self.start_inputs])
+        later = [self.start_inputs, b.fields]  # spaces were stored without before
+        while later and later[-1] is None:
+            later.pop()
+        return json.dumps([*fields, *later])
 
     @classmethod
     def from_json(cls, text: str) -> GenomeSpace:
         """Return the inverse of :meth:`to_json`."""
-        n_clusters, n_inputs, neurons, bits, visible, free, start, *inputs = json.loads(text)
+        n_clusters, n_inputs, neurons, bits, visible, free, start, *later = json.loads(text)
+        inputs, groups = (*later, None, None)[:2]
         bounds = Bounds(
             n_clusters,
             n_inputs,
             tuple(neurons),
             tuple(bits),
             None if visible is None else tuple(visible),
+            None if groups is None else tuple(groups),
         )
-        start_inputs = tuple(map(tuple, inputs[0])) if inputs else None
+        start_inputs = None if inputs is None else tuple(map(tuple, inputs))
         return cls(bounds, tuple(free), tuple(start), start_inputs)
 
     def write(self, study: optuna.Study) -> None:

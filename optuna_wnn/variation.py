@@ -8,6 +8,7 @@ clusters and two million connections varies in tens of milliseconds.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 from typing import Final
 
@@ -91,8 +92,11 @@ def _exchange(
     """
     rows = _rows(genome, picked)
     had = genome.neuron_bits[picked].astype(np.int64)
-    unseen = bounds.visible_inputs[genome.neuron_cluster[picked]] - had
-    gained = unobserved_inputs(rows, _distinct(unseen, gains, rng))
+    visible = bounds.visible_inputs[genome.neuron_cluster[picked]]
+    if bounds.fields is None:
+        gained = unobserved_inputs(rows, _distinct(visible - had, gains, rng))
+    else:
+        gained = next_of_fields(rows, dropped, gains, bounds.fields, rng)
     merged = np.concatenate([np.where(dropped, _NOTHING, rows), gained], axis=1)
     merged.sort(axis=1)
     lengths = had - dropped.sum(axis=1) + gains
@@ -137,6 +141,92 @@ def _rebuilt(
     ]
     connections[segment_indices(starts[changed], lengths[changed])] = new_rows
     return Genome._trusted(neurons, bits, connections)
+
+
+# -- inputs that are fields of bits --------------------------------------------------------------
+
+
+def _observed(rows: NDArray[np.int32], fields: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return which bits of each field rows of connections observe, ``bool[rows, fields, bits]``."""
+    observed = np.zeros((len(rows), fields[0] * fields[1]), bool)
+    row, place = np.nonzero(rows < observed.shape[1])
+    observed[row, rows[row, place]] = True
+    return observed.reshape(len(rows), *fields)
+
+
+def last_of_fields(
+    rows: NDArray[np.int32],
+    counts: NDArray[np.int64],
+    fields: tuple[int, int],
+    rng: np.random.Generator,
+) -> NDArray[np.bool_]:
+    """Mark connections that neurons give up, one after the other the last bit of a random field.
+
+    Inputs after the fields go only when no field is observed any more, the last ones first.
+
+    Args:
+        rows: Connections, ascending and padded, ``int32[M, width]``.
+        counts: How many each neuron gives up, ``int64[M]``.
+        fields: See :class:`Bounds`.
+        rng: Source of randomness.
+    """
+    observed, marks = _observed(rows, fields), np.zeros(rows.shape, bool)
+    for i in range(int(counts.max(initial=0))):
+        held = observed.any(axis=2)
+        field = np.argmax(rng.random(held.shape) * held, axis=1)
+        active = np.flatnonzero((i < counts) & held.any(axis=1))
+        field = field[active]
+        bit = fields[1] - 1 - np.argmax(observed[active, field, ::-1], axis=1)
+        observed[active, field, bit] = False
+        marks[active] |= rows[active] == (field * fields[1] + bit)[:, None]
+    left = (rows != _NOTHING) & ~marks
+    from_the_end = left[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return marks | (left & (from_the_end <= (counts - marks.sum(axis=1))[:, None]))
+
+
+def next_of_fields(
+    rows: NDArray[np.int32],
+    dropped: NDArray[np.bool_],
+    counts: NDArray[np.int64],
+    fields: tuple[int, int],
+    rng: np.random.Generator,
+) -> NDArray[np.int32]:
+    """Return inputs that neurons take, one after the other the next bit of a field.
+
+    Late fields are chosen more often, in inverse proportion to their distance from the last; a
+    field that gave up a bit only where all others are full. Inputs after the fields come when no
+    field has any left.
+
+    Args:
+        rows: Connections, ascending and padded, ``int32[M, width]``.
+        dropped: Which of them are given up: those are not taken again, ``bool[M, width]``.
+        counts: How many each neuron takes, ``int64[M]``; no more than it does not observe.
+        fields: See :class:`Bounds`.
+        rng: Source of randomness.
+
+    Returns:
+        ``int32[M, max(counts)]``, padded.
+    """
+    observed = _observed(rows, fields)
+    gave = _observed(np.where(dropped, rows, _NOTHING), fields).any(axis=2)
+    distance = np.arange(fields[0], 0, -1)
+    taken = np.full((len(rows), int(counts.max(initial=0))), _NOTHING, np.int32)
+    for i in range(taken.shape[1]):
+        room = ~observed.all(axis=2)
+        chances = rng.random(room.shape) ** distance * np.where(gave, 1e-9, 1.0)
+        field = np.argmax(room * chances, axis=1)
+        active = np.flatnonzero((i < counts) & room.any(axis=1))
+        field = field[active]
+        bit = np.argmin(observed[active, field], axis=1)
+        observed[active, field, bit] = True
+        taken[active, i] = field * fields[1] + bit
+    missing = (taken == _NOTHING) & (np.arange(taken.shape[1]) < counts[:, None])
+    for row, place in zip(*np.nonzero(missing), strict=True):
+        known = {*rows[row].tolist(), *taken[row].tolist()}
+        taken[row, place] = next(
+            n for n in itertools.count(fields[0] * fields[1]) if n not in known
+        )
+    return taken
 
 
 # -- new genomes ---------------------------------------------------------------------------------
@@ -243,8 +333,11 @@ def resize(
     gains = np.maximum(growth[changed], 0) + rewired
 
     picked = sources[changed]
-    dropped = _least_informative(genome, picked, losses, bit_scores)
-    dropped |= _drop_among(~dropped, had, rewired, rng)
+    if bounds.fields is None or bit_scores is not None:
+        dropped = _least_informative(genome, picked, losses, bit_scores)
+        dropped |= _drop_among(~dropped, had, rewired, rng)
+    else:
+        dropped = last_of_fields(_rows(genome, picked), losses + rewired, bounds.fields, rng)
     new_rows, _ = _exchange(genome, picked, dropped, gains, bounds, rng)
     return _rebuilt(genome, neurons, bits, sources, changed, new_rows)
 
@@ -301,7 +394,10 @@ def rewire(
     movable = bits < bounds.visible_inputs[genome.neuron_cluster[picked]]
     picked, bits = picked[movable], bits[movable]
     ones = np.ones(len(picked), np.int64)
-    dropped = _drop_random(ones, bits, rng)
+    if bounds.fields is None:
+        dropped = _drop_random(ones, bits, rng)
+    else:
+        dropped = last_of_fields(_rows(genome, picked), ones, bounds.fields, rng)
     new_rows, _ = _exchange(genome, picked, dropped, ones, bounds, rng)
     return _rebuilt(
         genome, genome.neurons, genome.bits, np.arange(genome.n_neurons), picked, new_rows
