@@ -106,7 +106,7 @@ class SpaceSection(Section):
             observe whole, 1 the last one, 2 the one before it. Under ``chained_bits`` they also
             observe the target's bits so far. Each cluster starts with as few neurons as it may.
         moves: ``fields`` has neurons take and give up bits at the end of what they observe of a
-            token or feature, recent ones more often; ``any`` draws from all inputs alike.
+            token or feature; ``any`` draws from all inputs alike.
     """
 
     neurons: Range = (2, 64)

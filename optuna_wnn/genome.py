@@ -87,8 +87,7 @@ class Bounds:
             below ``visible[k]``); ``None`` lets every cluster see all of them.
         fields: How many fields the inputs begin with, and how many bits each has, the most
             significant first. Where it is given, variation knows them: neurons give up and take
-            bits at the end of what they observe of a field, and take those of late fields more
-            often. ``None`` treats all inputs alike.
+            bits at the end of what they observe of a field. ``None`` treats all inputs alike.
     """
 
     n_clusters: int

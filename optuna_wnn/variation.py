@@ -147,7 +147,7 @@ def _rebuilt(
 
 
 def _observed(rows: NDArray[np.int32], fields: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return which bits of each field rows of connections observe, ``bool[rows, fields, bits]``."""
+    """Return which bits of each field rows observe, ``bool[rows, fields, bits]``."""
     observed = np.zeros((len(rows), fields[0] * fields[1]), bool)
     row, place = np.nonzero(rows < observed.shape[1])
     observed[row, rows[row, place]] = True
@@ -193,9 +193,8 @@ def next_of_fields(
 ) -> NDArray[np.int32]:
     """Return inputs that neurons take, one after the other the next bit of a field.
 
-    Late fields are chosen more often, in inverse proportion to their distance from the last; a
-    field that gave up a bit only where all others are full. Inputs after the fields come when no
-    field has any left.
+    All fields that have one are as likely, but one that gave up a bit comes only where all others
+    are full. Inputs after the fields come when no field has any left.
 
     Args:
         rows: Connections, ascending and padded, ``int32[M, width]``.
@@ -209,11 +208,10 @@ def next_of_fields(
     """
     observed = _observed(rows, fields)
     gave = _observed(np.where(dropped, rows, _NOTHING), fields).any(axis=2)
-    distance = np.arange(fields[0], 0, -1)
     taken = np.full((len(rows), int(counts.max(initial=0))), _NOTHING, np.int32)
     for i in range(taken.shape[1]):
         room = ~observed.all(axis=2)
-        chances = rng.random(room.shape) ** distance * np.where(gave, 1e-9, 1.0)
+        chances = rng.random(room.shape) + np.where(gave, 0.0, 1.0)
         field = np.argmax(room * chances, axis=1)
         active = np.flatnonzero((i < counts) & room.any(axis=1))
         field = field[active]

@@ -15,7 +15,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @st.composite
 def bounds(draw: st.DrawFn, most_clusters: int = 6, most_inputs: int = 40) -> Bounds:
-    """Draw bounds; half of them hide some inputs from some clusters."""
+    """Draw bounds; half of them hide some inputs from some clusters, and half know fields."""
     n_clusters = draw(st.integers(1, most_clusters))
     n_inputs = draw(st.integers(1, most_inputs))
     neurons = sorted(draw(st.tuples(st.integers(1, 6), st.integers(1, 6))))
@@ -27,7 +27,13 @@ def bounds(draw: st.DrawFn, most_clusters: int = 6, most_inputs: int = 40) -> Bo
                 st.lists(st.integers(bits[1], n_inputs), min_size=n_clusters, max_size=n_clusters)
             )
         )
-    return Bounds(n_clusters, n_inputs, (neurons[0], neurons[1]), (bits[0], bits[1]), visible)
+    fields = None
+    if draw(st.booleans()):
+        fewest = n_inputs if visible is None else min(visible)
+        width = draw(st.integers(1, fewest))
+        fields = draw(st.integers(1, fewest // width)), width
+    ranges = (neurons[0], neurons[1]), (bits[0], bits[1])
+    return Bounds(n_clusters, n_inputs, *ranges, visible, fields)
 
 
 @st.composite

@@ -406,3 +406,64 @@ def test_moves_differ_and_reach_every_kind() -> None:
 
 def test_the_longest_step_is_a_tenth_of_the_range() -> None:
     assert [longest_step(2, 64), longest_step(4, 16), longest_step(3, 3)] == [6, 1, 1]
+
+
+# -- fields ---------------------------------------------------------------------------------------
+
+FIELDS = Bounds(2, 14, (1, 4), (1, 12), (13, 14), (3, 4))  # 3 fields of 4 bits, and 1 or 2 inputs
+
+
+def leading(row: set[int]) -> list[int]:
+    """Return how many leading bits of each field are observed; they must have no gap."""
+    counts = []
+    for field in range(3):
+        bits = sorted(i - 4 * field for i in row if i // 4 == field)
+        assert bits == list(range(len(bits)))
+        counts.append(len(bits))
+    return counts
+
+
+@st.composite
+def genomes_of_fields(draw: st.DrawFn) -> Genome:
+    """Draw a genome whose neurons observe leading bits of fields, and all inputs after them."""
+    shape = draw(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)))
+    first = [4 * field + bit for field, n in enumerate(shape) for bit in range(n)]
+    assume(len(first) <= 10)
+    return Genome.of_clusters([np.array([[*first, 12]]), np.array([[*first, 12, 13]])])
+
+
+@given(genomes_of_fields(), seeds)
+def test_bits_of_a_field_come_and_go_at_its_end(genome: Genome, seed: int) -> None:
+    mutant = mutate(genome, FIELDS, ["bits"], 1.0, rng(seed))
+    assert_valid(mutant, FIELDS)
+    for k in range(2):
+        had, now = inputs(genome.cluster(k)[0]), inputs(mutant.cluster(k)[0])
+        was = leading(had - {12, 13})
+        assert now <= had or now >= had
+        counts = leading(now - {12, 13})
+        if len(had) - len(now) <= sum(was):
+            assert {12, 12 + k} <= now  # what is of no field goes last
+        else:
+            assert sum(counts) == 0
+
+
+@given(genomes_of_fields(), seeds)
+def test_a_rewired_neuron_swaps_the_last_bit_of_one_field_for_the_next_of_another(
+    genome: Genome, seed: int
+) -> None:
+    was = leading(inputs(genome.cluster(1)[0]) - {12, 13})
+    assume(sum(was) > 0 and sum(n < 4 for n in was) > 1)
+    after = rewire(genome, np.array([1]), FIELDS, rng(seed))
+    now = leading(inputs(after.cluster(1)[0]) - {12, 13})
+    assert sorted(b - a for a, b in zip(was, now, strict=True)) == [-1, 0, 1]
+
+
+@given(genomes_of_fields(), seeds)
+def test_a_move_of_a_tabu_search_knows_the_fields_too(genome: Genome, seed: int) -> None:
+    was = leading(inputs(genome.cluster(1)[0]) - {12, 13})
+    assume(sum(was) > 0 and sum(n < 4 for n in was) > 1)
+    move = random_move(genome, FIELDS, ["connections"], rng(seed))
+    assert move is not None
+    after = apply_move(genome, move, FIELDS)
+    now = leading(inputs(after.cluster(move.cluster)[0]) - {12, 13})
+    assert sorted(b - a for a, b in zip(was, now, strict=True)) == [-1, 0, 1]
