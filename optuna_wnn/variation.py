@@ -172,7 +172,7 @@ def last_of_fields(
     """
     observed, marks = _observed(rows, fields), np.zeros(rows.shape, bool)
     for i in range(int(counts.max(initial=0))):
-        held = observed.any(axis=2)
+        held = np.any(observed, axis=2)
         field = np.argmax(rng.random(held.shape) * held, axis=1)
         active = np.flatnonzero((i < counts) & held.any(axis=1))
         field = field[active]
@@ -181,7 +181,8 @@ def last_of_fields(
         marks[active] |= rows[active] == (field * fields[1] + bit)[:, None]
     left = (rows != _NOTHING) & ~marks
     from_the_end = left[:, ::-1].cumsum(axis=1)[:, ::-1]
-    return marks | (left & (from_the_end <= (counts - marks.sum(axis=1))[:, None]))
+    more: NDArray[np.bool_] = from_the_end <= (counts - marks.sum(axis=1))[:, None]
+    return marks | (left & more)
 
 
 def next_of_fields(
@@ -207,10 +208,10 @@ def next_of_fields(
         ``int32[M, max(counts)]``, padded.
     """
     observed = _observed(rows, fields)
-    gave = _observed(np.where(dropped, rows, _NOTHING), fields).any(axis=2)
+    gave = np.any(_observed(np.where(dropped, rows, _NOTHING), fields), axis=2)
     taken = np.full((len(rows), int(counts.max(initial=0))), _NOTHING, np.int32)
     for i in range(taken.shape[1]):
-        room = ~observed.all(axis=2)
+        room = ~np.all(observed, axis=2)
         chances = rng.random(room.shape) + np.where(gave, 0.0, 1.0)
         field = np.argmax(room * chances, axis=1)
         active = np.flatnonzero((i < counts) & room.any(axis=1))
