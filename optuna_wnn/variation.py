@@ -181,8 +181,8 @@ def last_of_fields(
         marks[active] |= rows[active] == (field * fields[1] + bit)[:, None]
     left = (rows != _NOTHING) & ~marks
     from_the_end = left[:, ::-1].cumsum(axis=1)[:, ::-1]
-    more: NDArray[np.bool_] = from_the_end <= (counts - marks.sum(axis=1))[:, None]
-    return marks | (left & more)
+    marks |= left & (from_the_end <= (counts - marks.sum(axis=1))[:, None])
+    return marks
 
 
 def next_of_fields(

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from optuna_wnn.config import parse_config
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import create_evaluator
+from optuna_wnn.phases import PhasedSearch
 from optuna_wnn.sources import load_config
 from optuna_wnn.space import GenomeSpace
 from optuna_wnn.tasks import Task
@@ -459,3 +462,28 @@ def test_the_examples_of_published_models_are_valid(
     )
     assert 0 < result.cross_entropy < 2 * math.log(task.n_outputs)
     assert len(config.phases) == 6
+
+
+def test_the_example_of_a_language_model_runs_and_ends_below_the_unigram(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is run whole, on a small text and vocabulary, with few trials."""
+    pytest.importorskip("tiktoken")
+    document = yaml.safe_load(
+        (ROOT / "examples" / "wikitext2-chained.yaml").read_text(encoding="utf-8")
+    )
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "wikitext-2.txt", "the other of the others then there he is\n" * 90)
+    vocabulary(tmp_path / "gpt2")
+    assert document["task"]["split"] == [200_000, 0, 50_000]
+    document["task"]["split"] = [600, 0, 150]
+    width = (load_task(**document["task"]).n_outputs - 1).bit_length()
+    document["space"]["bits"] = [1, 4 * width]
+    for phase in document["phases"]:
+        phase["trials"] = 4
+    storage = optuna.storages.InMemoryStorage()
+    summary = PhasedSearch(parse_config(document), storage).run()
+    assert len(summary.phases) == 6
+    last = summary.phases[-1].test
+    assert last is not None
+    assert last[0] < summary.baselines["unigram"]
