@@ -42,10 +42,25 @@ def _range(value: Any) -> Any:
     return tuple(pair)
 
 
+def _token(value: Any) -> int | tuple[int, int]:
+    """Return a position, or a position and a number of bits, each 1 or more."""
+    numbers = list(value) if isinstance(value, list | tuple) and len(value) == 2 else [value]
+    if not all(type(number) is int and 1 <= number <= _MOST for number in numbers):
+        raise ValueError("a position of 1 or more, or [position, leading bits], is needed")
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0]
+
+
 _NUMBER: Final = {"type": "integer", "minimum": 1, "maximum": _MOST}
 Range = Annotated[
     tuple[int, int],
     pydantic.BeforeValidator(_range),
+    WithJsonSchema(
+        {"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}]}
+    ),
+]
+SeenToken = Annotated[
+    int | tuple[int, int],
+    pydantic.PlainValidator(_token),
     WithJsonSchema(
         {"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}]}
     ),
@@ -103,8 +118,9 @@ class SpaceSection(Section):
             default.
         start_contexts: Of text tasks, what neurons observe at the start, in place of random
             inputs: a list for each of ``task.clusters_per_output``, of the tokens that its neurons
-            observe whole, 1 the last one, 2 the one before it. Under ``chained_bits`` they also
-            observe the target's bits so far. Each cluster starts with as few neurons as it may.
+            observe, 1 the last one, 2 the one before it; [2, 8] is the first 8 bits of that.
+            Under ``chained_bits`` they also observe the target's bits so far. Each cluster starts
+            with as few neurons as it may.
         moves: ``fields`` has neurons take and give up bits at the end of what they observe of a
             token or feature; ``any`` draws from all inputs alike.
     """
@@ -113,7 +129,7 @@ class SpaceSection(Section):
     bits: Range = (4, 16)
     start_neurons: Count | None = None
     start_bits: Count | None = None
-    start_contexts: tuple[tuple[Count, ...], ...] | None = None
+    start_contexts: tuple[tuple[SeenToken, ...], ...] | None = None
     moves: Literal["any", "fields"] = "any"
 
     @pydantic.model_validator(mode="after")

@@ -38,6 +38,7 @@ from optuna_wnn.store.places import read_child
 from optuna_wnn.store.settings import read_setting
 from optuna_wnn.store.settings import write_setting
 from optuna_wnn.tasks.base import Task
+from optuna_wnn.tasks.contexts import Token
 from optuna_wnn.tasks.contexts import context_inputs
 from optuna_wnn.tasks.given import n_context
 from optuna_wnn.variation import mutate
@@ -128,7 +129,7 @@ class GenomeSpace:
         bits: tuple[int, int] | int = (4, 16),
         free: Collection[Dimension] = DIMENSIONS,
         start: tuple[int, int] | None = None,
-        start_contexts: Sequence[Sequence[int]] | None = None,
+        start_contexts: Sequence[Sequence[Token]] | None = None,
         moves: Literal["any", "fields"] = "any",
     ) -> GenomeSpace:
         """Return the space of genomes that fit a task.

@@ -66,6 +66,18 @@ def test_neurons_observe_whole_tokens_and_the_bits_of_the_target_so_far() -> Non
     ]
 
 
+def test_a_token_may_be_seen_by_its_leading_bits_alone() -> None:
+    task = text()
+    n_tokens, width = task.input_groups
+    space = GenomeSpace.for_task(
+        task, neurons=1, bits=(1, 9), start_contexts=[[], [[1, 2]], [1, [2, 1]]]
+    )
+    last, before = (n_tokens - 1) * width, (n_tokens - 2) * width
+    start = space.starting_genome()
+    assert rows(start)[1] == [[last, last + 1]]
+    assert rows(start)[2] == [[before, *range(last, last + width)]]
+
+
 def test_bits_that_are_predicted_by_themselves_see_no_bit_of_the_target() -> None:
     space = GenomeSpace.for_task(
         text("bits", 2), neurons=(1, 5), bits=(1, 6), start_contexts=[[2], []]
@@ -225,6 +237,8 @@ def test_the_first_generation_of_a_run_starts_from_it(method: str, tmp_path: Pat
             [[], [], [1, 2]],
             r"set it to \[1, 8\] and raise task\.context, or",
         ),
+        (text(), (1, 9), [[], [[1, 9]], []], r"start_contexts\.1: 9 leading bits of token 1"),
+        (text(), (1, 9), [[], [1, [1, 2]], []], r"start_contexts\.1: \[1, 1\] are not distinct"),
         (text("tokens", 1), (1, 9), [[1]], r"\(head tokens\) are not the codes of tokens"),
         (make_task("classes"), (1, 9), [[1]], r"\(head classes\) are not the codes of tokens"),
         (make_task("bits"), (1, 9), [[1]], r"\(head bits\) are not the codes of tokens"),
@@ -256,7 +270,7 @@ def test_inputs_that_do_not_fit_are_refused(start_inputs: Any, message: str) -> 
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ({"start_contexts": [[0]]}, r"space\.start_contexts\.0\.0: .*greater than or equal to 1"),
+        ({"start_contexts": [[0]]}, r"space\.start_contexts\.0\.0: a position of 1 or more"),
         ({"start_contexts": 1}, r"space\.start_contexts: a list is needed"),
         ({"start_contexts": [1]}, r"space\.start_contexts\.0: a list is needed"),
         ({"start_contexts": [[]], "start_bits": 5}, r"space\.start_bits: start_contexts says"),
