@@ -60,7 +60,7 @@ Range = Annotated[
 ]
 SeenToken = Annotated[
     int | tuple[int, int],
-    pydantic.PlainValidator(_token),
+    pydantic.BeforeValidator(_token),
     WithJsonSchema(
         {"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}]}
     ),
