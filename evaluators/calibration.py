@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators.cells import GAIN_SCALE
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 _MOST_FITTED: Final = 1 << 17  # examples that the gains of one output are fitted on
 _MOST_STEPS: Final = 10  # of Newton's method
 _CLOSE: Final = 1 / 1024  # a step below this ends the fit: gains are kept in units of 1/256
-_WORTH_PAIRING: Final = 16  # products of columns in a matrix product, in the time of one apart
+_WORTH_PAIRING: Final = 16  # steps of a matrix product, in the time of one of counting pairs
 _TOWARDS_MEAN: Final = 1.0  # examples' worth of pull towards the plain mean of all neurons
 
 
@@ -100,7 +101,8 @@ class _Evidence:
     def design(self, n_columns: int) -> NDArray[np.float64] | None:
         """Return the columns themselves, ``float64[E, n_columns]``, if that is less work."""
         n_neurons, n_examples = self.values.shape
-        if n_neurons**2 < n_columns**2 // _WORTH_PAIRING:
+        by_product, by_pairs = n_examples * n_columns**2, n_examples + n_columns**2
+        if by_product > _WORTH_PAIRING * n_neurons**2 * by_pairs:
             return None
         design, rows = np.zeros((n_examples, n_columns)), np.arange(n_examples)
         for columns, values in zip(self.columns, self.values, strict=True):
@@ -137,7 +139,9 @@ def fitted_gains(evaluator: Evaluator, genome: Genome) -> NDArray[np.int64]:
         genome: Fits the task.
     """
     jobs = [(evaluator, genome, output) for output in range(evaluator.task.n_head_outputs)]
-    return np.concatenate(evaluator.in_threads(_gains_of_output, jobs, Event()))
+    # Threads of the linear algebra under threads of ours would wait for each other.
+    with threadpool_limits(1, "blas"):
+        return np.concatenate(evaluator.in_threads(_gains_of_output, jobs, Event()))
 
 
 def _gains_of_output(evaluator: Evaluator, genome: Genome, output: int) -> NDArray[np.int64]:
