@@ -17,8 +17,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(VENV)/.installed
 	$(BIN)/optuna-wnn run examples/quickstart.yaml
 
+# Tests go side by side, so linear algebra gets one thread in each: more would wait for each other.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 # A launch is slow where every access is watched for races: each kernel, alone and in turns.
 RACES := "order_of_threads or several_launches or not_fit_together or judged_in_one_launch or looks_ahead"
