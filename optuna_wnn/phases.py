@@ -147,7 +147,9 @@ class PhasedSearch:
         """
         try:
             return self._outage.keep_trying(self._run)
-        except MemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not _ran_out(error):
+                raise
             reason = str(error) or "no more is to be had"
             raise InputError(
                 f"run {self.config.name}: memory ran out ({reason}); "
@@ -247,10 +249,13 @@ class PhasedSearch:
             if self._unstored is None or self._unstored[0] != key:
                 self._unstored = key, self._evaluate(index, phase, given)
             genome, evaluation = self._unstored[1]
-        except (KeyboardInterrupt, MemoryError):
+        except KeyboardInterrupt:
             self._give_up(study, trial)
             raise
         except Exception as error:
+            if _ran_out(error):
+                self._give_up(study, trial)
+                raise
             self._outage.not_mine(error)
             finish_trial(study, trial, TrialState.FAIL)
             raise
@@ -400,6 +405,11 @@ def _evaluator(config: RunConfig, task: Task) -> Evaluator:
         )
     except InputError as error:  # in a configuration, these keys stand at the top
         raise InputError(str(error).removeprefix("evaluator.")) from error
+
+
+def _ran_out(error: Exception) -> bool:
+    """Return whether an error says that memory ran out: a thread needs some for its stack."""
+    return isinstance(error, MemoryError) or "can't start new thread" in str(error)
 
 
 def _varies(space: GenomeSpace) -> bool:

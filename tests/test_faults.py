@@ -325,6 +325,25 @@ def test_a_run_whose_memory_ran_out_says_so_in_one_line_and_goes_on(
     assert outcome(storage) == expected
 
 
+def test_a_thread_that_finds_no_memory_is_memory_that_ran_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage = InMemoryStorage()
+    search = small_search(storage, seed=1)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search.evaluator, "evaluate", fail)
+        with pytest.raises(InputError, match=r"memory ran out \(can't start new thread\)"):
+            search.run()
+    whole = InMemoryStorage()
+    small_search(whole, seed=1).run()
+    small_search(storage, seed=1).run()
+    assert outcome(storage) == outcome(whole)
+
+
 def test_a_process_that_gets_no_more_memory_says_so_and_its_run_goes_on(here: Path) -> None:
     wide = CONFIG.replace("context: 1", "context: 3").replace("bits: [2, 4]", "bits: [20, 21]")
     Path("run.yaml").write_text(wide.format(name="tight", storage="sqlite:///runs.db"))
