@@ -251,34 +251,36 @@ class StudyChain:
                 report.write_settings(study, settings(self.config))
                 report.write_baselines(study, self.task.baselines)
             self._calibrate(index, study, before)
+            self._take_gains(study)
             if before is not None:
                 self._seed(index, study, before, threshold)
             write_setting(study, _READY, True)
         # Read even by who made it: what is stored holds for all.
         study.sampler = self._sampler(index, phase, threshold, self._run_seed(study, before))
-        gains = report.read_gains(study)
-        if gains is not None:
-            self.evaluator = self.evaluator.with_gains(gains)
+        if not is_maker:
+            self._take_gains(study)
         self._close_stale(study, crew)
         return study
 
     def _calibrate(self, index: int, study: optuna.Study, before: optuna.Study | None) -> None:
         """Fit the gains of a phase to the best genome before it, or to one as it starts with."""
-        if self.config.memory.vote != "calibrated":
+        if self.config.memory.vote != "calibrated" or report.read_gains(study) is not None:
             return
-        if report.read_gains(study) is None:
-            if before is None:
-                space = self.spaces[index]
-                genome = space.starting_genome() or space.seeded(self._run_seed(study, before))
-            else:
-                history = _history(before)
-                genome = history.genomes.read(self.ranked(before, history)[0].number)
-            calibrated = self.evaluator.calibrated(genome).gains
-            assert calibrated is not None
-            report.write_gains(study, calibrated)
-        gains = report.read_gains(study)
+        if before is None:
+            space = self.spaces[index]
+            genome = space.starting_genome() or space.seeded(self._run_seed(study, before))
+        else:
+            history = _history(before)
+            genome = history.genomes.read(self.ranked(before, history)[0].number)
+        gains = self.evaluator.calibrated(genome).gains
         assert gains is not None
-        self.evaluator = self.evaluator.with_gains(gains)
+        report.write_gains(study, gains)
+
+    def _take_gains(self, study: optuna.Study) -> None:
+        """Have genomes evaluated with the gains that are stored with a phase, if there are any."""
+        gains = report.read_gains(study)
+        if gains is not None:
+            self.evaluator = self.evaluator.with_gains(gains)
 
     def _run_seed(self, study: optuna.Study, before: optuna.Study | None) -> int:
         """Return what all random numbers of the run derive from; drawn if nothing says."""

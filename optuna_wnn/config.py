@@ -51,20 +51,11 @@ def _token(value: Any) -> int | tuple[int, int]:
 
 
 _NUMBER: Final = {"type": "integer", "minimum": 1, "maximum": _MOST}
-Range = Annotated[
-    tuple[int, int],
-    pydantic.BeforeValidator(_range),
-    WithJsonSchema(
-        {"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}]}
-    ),
-]
-SeenToken = Annotated[
-    int | tuple[int, int],
-    pydantic.BeforeValidator(_token),
-    WithJsonSchema(
-        {"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}]}
-    ),
-]
+_ONE_OR_TWO: Final = WithJsonSchema(
+    {"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}]}
+)
+Range = Annotated[tuple[int, int], pydantic.BeforeValidator(_range), _ONE_OR_TWO]
+SeenToken = Annotated[int | tuple[int, int], pydantic.BeforeValidator(_token), _ONE_OR_TWO]
 METRICS: Final = ("cross-entropy", "accuracy", "KiB")
 DIRECTIONS: Final[tuple[Literal["minimize", "maximize"], ...]] = (
     "minimize",
