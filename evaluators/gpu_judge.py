@@ -20,6 +20,7 @@ from optuna_wnn.evaluators.gpu_layout import pack_flags
 from optuna_wnn.evaluators.gpu_plan import Cost
 from optuna_wnn.evaluators.gpu_plan import Words
 from optuna_wnn.evaluators.gpu_plan import Work
+from optuna_wnn.evaluators.gpu_rules import row_of_votes
 from optuna_wnn.evaluators.gpu_rules import words_of
 from optuna_wnn.evaluators.heads import BIT_HEADS
 from optuna_wnn.evaluators.loss import SCORE_STEPS
@@ -138,6 +139,7 @@ class Batch:
                 "cluster": candidate.cluster,
                 "related": int(candidate.related),
                 "flags": flags[candidate.cluster],
+                "votes": row_of_votes(self.works[0].cells, candidate.cluster),
                 "member_first": len(members),
                 "members": len(places),
                 **words_of("divisor", loss.quantiser.divisor * candidate.n_neurons),

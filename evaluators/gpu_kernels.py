@@ -45,12 +45,13 @@ NEURON: Final = (
     "cluster", "plan_first", "plan_size", "last_slot", "table_size", "cells_low", "cells_high",
     "slots_low", "slots_high", "key_low", "key_high",
 )  # fmt: skip
-CLUSTER: Final = ("neuron_first", "neurons", "flags", "chosen_first", "chosen_size")
+CLUSTER: Final = ("neuron_first", "neurons", "flags", "votes", "chosen_first", "chosen_size")
 JUDGE: Final = (
     "clusters", "examples", "softmax", "offset", "last", "decides", "factor_low", "factor_high",
 )  # fmt: skip
 CANDIDATE: Final = (
-    "cluster", "related", "flags", "member_first", "members", "divisor_low", "divisor_high",
+    "cluster", "related", "flags", "votes", "member_first", "members", "divisor_low",
+    "divisor_high",
 )  # fmt: skip
 KINDS: Final = {kind: number for number, kind in enumerate(get_args(CellKind))}
 

@@ -66,6 +66,7 @@ def lay_out(work: Work, parts: Sequence[Wiring]) -> Layout:
             "neuron_first": n_neurons,
             "neurons": n,
             "flags": wiring.flags,
+            "votes": wiring.votes,
             "chosen_first": n_chosen,
             "chosen_size": n_examples,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 from typing import NamedTuple
 
@@ -168,17 +169,19 @@ class Wiring:
         connections: Ascending in each row, ``int32[n, bits]``.
         keys: What the draws of each neuron's sample start from, ``uint64[n]``.
         flags: The row of flags that says which examples are positive ones.
+        votes: The row of what its cells vote.
         chosen: The examples that it learns; ``None`` if all of them.
     """
 
     connections: NDArray[np.int32]
     keys: NDArray[np.uint64]
     flags: int
+    votes: int
     chosen: Words | None
 
     def part(self, first: int, last: int) -> Wiring:
         """Return the same of the neurons ``first`` to ``last``."""
-        return Wiring(self.connections[first:last], self.keys[first:last], self.flags, self.chosen)
+        return replace(self, connections=self.connections[first:last], keys=self.keys[first:last])
 
 
 class Part(NamedTuple):

@@ -14,6 +14,7 @@ from optuna_wnn.evaluators.gpu_kernels import KINDS
 
 
 _LOW: Final = 0xFFFFFFFF
+_PAIR: Final = 2  # a vote and its weight
 
 
 def rule_of(cells: Cells, sample_rate: float) -> dict[str, int]:
@@ -32,14 +33,30 @@ def rule_of(cells: Cells, sample_rate: float) -> dict[str, int]:
 
 
 def votes_of(cells: Cells) -> NDArray[np.int64]:
-    """Return votes by state, or pairs of vote and weight by levels, ``int64[...]`` of 32 bits."""
+    """Return votes by state, or pairs of vote and weight by levels: a row for every table.
+
+    Returns:
+        ``int64[rows, ...]`` of 32 bits; :func:`row_of_votes` says whose row is which.
+    """
     if cells.kind == "levels":
-        pairs = unpack(cells.table) if cells.packed else (cells.table, 0 * cells.table)
-        return np.stack(pairs, axis=1)
+        tables = cells.table[None] if cells.tables is None else cells.tables
+        pairs = unpack(tables) if cells.packed else (tables, np.zeros_like(tables))
+        return np.stack(pairs, axis=2)
     if cells.counting:
-        return cells.votes
-    votes: NDArray[np.int64] = cells.votes[np.arange(4) ^ _start(cells)]
+        return cells.votes[None]
+    votes: NDArray[np.int64] = cells.votes[None, np.arange(4) ^ _start(cells)]
     return votes
+
+
+def row_of_votes(cells: Cells, cluster: int) -> int:
+    """Return which row of :func:`votes_of` is a cluster's; one that all share is there once."""
+    return 0 if cells.tables is None else cluster
+
+
+def votes_bytes(cells: Cells) -> int:
+    """Return what the rows of :func:`votes_of` take on the GPU."""
+    n_rows = 1 if cells.tables is None else len(cells.tables)
+    return 4 * n_rows * (_PAIR * cells.n_levels**2 + len(cells.votes))
 
 
 def transitions(cells: Cells, positive: bool) -> int:

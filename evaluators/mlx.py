@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -102,7 +101,6 @@ class MlxEvaluator(CpuEvaluator):
         room = min(self._memory, psutil.virtual_memory().available) // _SHARE_OF_ROOM
         self._finder.room_bytes = max(room, self._finder.room_bytes)
         self._on_device: dict[Any, Any] = {}
-        self._votes: dict[int, mx.array] = {}
         self._checked = False
         # MLX's streams belong to the thread that made them, so one thread makes all launches.
         self._launcher = ThreadPoolExecutor(1, thread_name_prefix="mlx")
@@ -114,7 +112,7 @@ class MlxEvaluator(CpuEvaluator):
         return f"MLX finds no GPU; {gpu_kernels.REMEDY}"
 
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
-        return self._launcher.submit(self._all_votes, clusters, reading).result()
+        return self._launcher.submit(self._votes_together, clusters, reading).result()
 
     def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         return self.cluster_votes(clusters, reading)
@@ -174,8 +172,9 @@ class MlxEvaluator(CpuEvaluator):
         memory = self._memory - self._resident_bytes(reading) - known_bytes
         if memory < 1:
             raise InputError(
-                f"evaluator.device_bytes: the examples alone take {self._memory - memory} bytes, "
-                f"{self._memory} may be taken; raise it, or choose cpu"
+                "evaluator.device_bytes: the examples and what cells vote take "
+                f"{self._memory - memory} bytes, {self._memory} may be taken; raise it, or choose "
+                "cpu"
             )
         cell_bytes = gpu_plan.COUNT_BYTES if self.cells.counting else gpu_plan.STATE_BYTES
         limit = gpu_plan.most(memory, self._buffer, cell_bytes)
@@ -183,25 +182,6 @@ class MlxEvaluator(CpuEvaluator):
         tables = gpu_plan.tables_within(self.cells, table, limit)
         turns = gpu_plan.turns_of(reading, tables)
         return [Work(self.cells, n_written, turn, self.dense_bits) for turn in turns], limit
-
-    def _all_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
-        if self.cells.tables is None:
-            return self._votes_together(clusters, reading)
-        # Each cluster of the head has a table of its own: they are launched apart.
-        places = defaultdict(list)
-        for place, cluster in enumerate(clusters):
-            places[cluster.index].append(place)
-        found: dict[int, ClusterVotes] = {}
-        for some in places.values():
-            votes = self._votes_together([clusters[place] for place in some], reading)
-            found.update(zip(some, votes, strict=True))
-        return [found[place] for place in range(len(clusters))]
-
-    def _votes_of(self, cluster: int) -> mx.array:
-        """Return what cells vote, as kernels take it."""
-        if cluster not in self._votes:
-            self._votes[cluster] = _array(gpu_rules.votes_of(self.cells.of_cluster(cluster)))
-        return self._votes[cluster]
 
     def _votes_together(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         n_examples = len(reading.examples)
@@ -218,7 +198,6 @@ class MlxEvaluator(CpuEvaluator):
                 [wiring[p.place].part(p.first, p.last) for p in parts],
                 reading,
                 outputs,
-                self._votes_of(clusters[0].index if self.cells.tables is not None else 0),
             )
             read = slice(work.turn.first, work.turn.first + work.turn.size)
             start = 0
@@ -237,15 +216,13 @@ class MlxEvaluator(CpuEvaluator):
     def _wiring(self, cluster: Cluster, row: int, reading: Reading) -> Wiring:
         chosen = self.trained_on(reading, cluster.index)
         keys = mix64(sample_keys(cluster.hashes, self.memory.sample_seed))
-        return Wiring(
-            cluster.connections, keys, row, None if chosen is None else chosen.astype(np.uint32)
-        )
+        votes = gpu_rules.row_of_votes(self.cells, cluster.index)
+        some = None if chosen is None else chosen.astype(np.uint32)
+        return Wiring(cluster.connections, keys, row, votes, some)
 
     def _climb(self, job: Climb, wiring: list[NDArray[np.int32]]) -> list[NDArray[np.int32]]:
         n_words = known_rows(job) * len(job.reading.examples)
         memory = self._memory - self._resident_bytes(job.reading)
-        if self.cells.tables is not None:  # candidates of several clusters share a launch
-            return super()._climb(job, wiring)
         if n_words > gpu_plan.MOST_ELEMENTS or 4 * n_words > memory // _SHARE_KNOWN:
             say_once(
                 f"evaluator.device_bytes: refining takes {4 * n_words} bytes beside neurons, "
@@ -261,14 +238,13 @@ class MlxEvaluator(CpuEvaluator):
         parts: Sequence[Wiring],
         reading: Reading,
         outputs: Sequence[int],
-        votes: mx.array,
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Return the sums of every part, and the scores of every neuron.
 
         Returns:
             ``int32[1, k, E]``, or ``[2, k, E]`` where there are weights, and ``int64[n, 2]``.
         """
-        arrays = self._written(work, parts, reading, outputs) | {"votes": votes}
+        arrays = self._written(work, parts, reading, outputs)
         n_neurons, n_read = sum(len(part.connections) for part in parts), work.turn.size
         if not n_read:
             mx.eval(arrays["cells"], arrays["slots"])
@@ -289,7 +265,7 @@ class MlxEvaluator(CpuEvaluator):
         groups = batch.groups()
         outputs = [cluster for cluster, _ in groups]  # refined is one cluster per output
         rows = self._flag_rows(outputs)
-        wiring = [self._neurons(rows[cluster], connections) for cluster, connections in groups]
+        wiring = [self._neurons(k, rows[k], connections) for k, connections in groups]
         candidates, members = batch.rows(loss, rows)
         numbers = loss.params(len(standing.base), len(reading.examples))
         known = {
@@ -304,7 +280,7 @@ class MlxEvaluator(CpuEvaluator):
         }
         totals = np.zeros((len(candidates), 2), np.int64)
         for work in batch.works:
-            arrays = self._written(work, wiring, reading, outputs) | {"votes": self._votes_of(0)}
+            arrays = self._written(work, wiring, reading, outputs)
             (found,) = self._kernels[f"wnn_judge_{self._kind}"](
                 arrays | known,
                 output_shapes=[(len(candidates), 4)],
@@ -317,10 +293,12 @@ class MlxEvaluator(CpuEvaluator):
             totals += np.array(found).view("<i8")
         return totals
 
-    def _neurons(self, row: int, connections: NDArray[np.int32]) -> Wiring:
+    def _neurons(self, cluster: int, row: int, connections: NDArray[np.int32]) -> Wiring:
         """Return neurons of a cluster, given its row of flags."""
         hashes = Genome.of_clusters([connections]).neuron_hashes
-        return Wiring(connections, mix64(sample_keys(hashes, self.memory.sample_seed)), row, None)
+        keys = mix64(sample_keys(hashes, self.memory.sample_seed))
+        votes = gpu_rules.row_of_votes(self.cells, cluster)
+        return Wiring(connections, keys, row, votes, None)
 
     @property
     def _kind(self) -> str:
@@ -332,7 +310,7 @@ class MlxEvaluator(CpuEvaluator):
         """Launch what writes the memory of some neurons, and return what reads it.
 
         Returns:
-            The arrays of the kernels that read, by their names, but for what cells vote.
+            The arrays of the kernels that read, by their names.
         """
         layout, turn, cells = gpu_layout.lay_out(work, parts), work.turn, work.cells
         train, train_stride = self._inputs("train", self.task.train.inputs)
@@ -384,8 +362,15 @@ class MlxEvaluator(CpuEvaluator):
             "params": _numbers(gpu_kernels.PARAMS, params | {"chunks": work.read_chunks}),
             "cells": memory[0],
             "slots": memory[1],
+            "votes": self._device_votes(),
         }
         return arrays | to_read
+
+    def _device_votes(self) -> Any:
+        """Return what cells vote on the GPU, a row for every table."""
+        if "votes" not in self._on_device:
+            self._on_device["votes"] = _array(gpu_rules.votes_of(self.cells))
+        return self._on_device["votes"]
 
     def _inputs(self, name: str, inputs: NDArray[np.uint64]) -> tuple[Any, int]:
         """Return packed inputs on the GPU, and how many examples are in a row of them."""
@@ -395,10 +380,11 @@ class MlxEvaluator(CpuEvaluator):
         return self._on_device[key], len(inputs)
 
     def _resident_bytes(self, reading: Reading) -> int:
-        """Return what examples and flags take on the GPU."""
+        """Return what examples, their flags and what cells vote take on the GPU."""
         parts = {"train": self.task.train, reading.name: reading.examples}
         n_rows = min(self.task.n_head_outputs, self._most_rows)
-        return sum(p.inputs.nbytes + n_rows * (len(p) // 8 + 4) for p in parts.values())
+        of_parts = sum(p.inputs.nbytes + n_rows * (len(p) // 8 + 4) for p in parts.values())
+        return of_parts + gpu_rules.votes_bytes(self.cells)
 
     @property
     def _most_rows(self) -> int:

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from optuna_wnn.evaluators import Evaluation
+from optuna_wnn.evaluators.cells import GAINS
 from optuna_wnn.evaluators.registry import BACKENDS
 from optuna_wnn.evaluators.registry import Lack
 from optuna_wnn.evaluators.registry import find_backend
@@ -33,6 +35,8 @@ MEMORIES: tuple[dict[str, Any], ...] = (
     {"mode": "frequency", "vote": "log_odds"},
     {"mode": "frequency", "vote": "confidence"},
 )
+# What goes with heads of bits only: each cluster has gains of its own.
+CALIBRATED: tuple[dict[str, Any], ...] = ({"mode": "frequency", "vote": "calibrated"},)
 FITNESSES: tuple[FitnessOn, ...] = ("validation", "leave_one_out", "leave_block_out")
 
 
@@ -94,13 +98,15 @@ def make_genome(task: Task, neurons: int, bits: list[int], seed: int = 0) -> Gen
 
 
 @st.composite
-def memory_settings(draw: st.DrawFn) -> MemorySettings:
-    """Draw settings of any mode, vote and fitness that go together."""
-    kind = draw(st.sampled_from(MEMORIES))
+def memory_settings(
+    draw: st.DrawFn, kinds: tuple[dict[str, Any], ...] = MEMORIES
+) -> MemorySettings:
+    """Draw settings of any of some modes and votes, and any fitness that goes with them."""
+    kind = draw(st.sampled_from(kinds))
     counts = kind["mode"] in ("ternary", "frequency")
     return MemorySettings(
         **kind,
-        sample_rate=draw(st.sampled_from([1.0, 0.5])),
+        sample_rate=draw(st.sampled_from([1.0] if kind in CALIBRATED else [1.0, 0.5])),
         sample_seed=draw(st.integers(-3, 3)),
         temperature=draw(st.sampled_from([0.25, "fit"])),
         fitness_on=draw(st.sampled_from(FITNESSES)) if counts else "validation",
@@ -108,11 +114,16 @@ def memory_settings(draw: st.DrawFn) -> MemorySettings:
     )
 
 
+def random_gains(task: Task, seed: int = 0) -> NDArray[np.int64]:
+    """Return gains of every cluster, some of them below 0."""
+    return np.random.default_rng(seed).integers(-200, 700, (task.n_clusters, GAINS))
+
+
 @st.composite
-def tasks(draw: st.DrawFn) -> Task:
-    """Draw a task of any of three heads whose inputs take one, two or three words."""
+def tasks(draw: st.DrawFn, heads: tuple[Head, ...] = ("bits", "chained_bits", "classes")) -> Task:
+    """Draw a task of any of some heads whose inputs take one, two or three words."""
     return make_task(
-        draw(st.sampled_from(["bits", "chained_bits", "classes"])),
+        draw(st.sampled_from(heads)),
         n_inputs=draw(st.sampled_from([9, 64, 65, 150])),
         n_outputs=draw(st.integers(2, 9)),
         sizes=(draw(st.integers(2, 150)), draw(st.integers(1, 80)), 5),

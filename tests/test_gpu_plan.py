@@ -13,6 +13,7 @@ from networks import make_task
 from numpy.typing import NDArray
 
 from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators.cells import GAINS
 from optuna_wnn.evaluators.cells import make_cells
 from optuna_wnn.evaluators.gpu_kernels import CLUSTER
 from optuna_wnn.evaluators.gpu_kernels import KERNELS
@@ -29,6 +30,9 @@ from optuna_wnn.evaluators.gpu_plan import most
 from optuna_wnn.evaluators.gpu_plan import plan_launches
 from optuna_wnn.evaluators.gpu_plan import table_of
 from optuna_wnn.evaluators.gpu_plan import turns_of
+from optuna_wnn.evaluators.gpu_rules import row_of_votes
+from optuna_wnn.evaluators.gpu_rules import votes_bytes
+from optuna_wnn.evaluators.gpu_rules import votes_of
 from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.tasks.base import pack_bits
@@ -42,7 +46,7 @@ WORK = Work(COUNTS, 200_000, WHOLE)
 
 def wiring(n_neurons: int, n_bits: int) -> Wiring:
     connections = np.tile(np.arange(n_bits, dtype=np.int32), (n_neurons, 1))
-    return Wiring(connections, np.arange(n_neurons, dtype=np.uint64), 0, None)
+    return Wiring(connections, np.arange(n_neurons, dtype=np.uint64), 0, 0, None)
 
 
 def total(work: Work, clusters: Sequence[Wiring], parts: Sequence[Part]) -> Cost:
@@ -131,8 +135,10 @@ def test_tables_beyond_four_giga_cells_have_offsets_of_their_own(
 
 def test_a_layout_says_where_everything_of_a_neuron_is() -> None:
     chosen = [np.arange(5, dtype=np.uint32), np.arange(7, dtype=np.uint32)]
-    clusters = [replace(wiring(2, 3), chosen=chosen[0], flags=4), wiring(3, 30)]
-    clusters[1] = replace(clusters[1], chosen=chosen[1], flags=6)
+    clusters = [
+        replace(wiring(2, 3), chosen=chosen[0], flags=4, votes=2),
+        replace(wiring(3, 30), chosen=chosen[1], flags=6, votes=3),
+    ]
     layout = lay_out(replace(WORK, n_written=7), clusters)
     assert column(layout.neurons, "cluster").tolist() == [0, 0, 1, 1, 1]
     assert column(layout.neurons, "plan_first").tolist() == [0, 3, 6, 8, 10]
@@ -141,9 +147,10 @@ def test_a_layout_says_where_everything_of_a_neuron_is() -> None:
     assert column(layout.neurons, "key_low").tolist() == [0, 1, 0, 1, 2]
     assert layout.plan.tolist() == [0, 1, 2, 0, 1, 2, *[0, 2**30 - 1] * 3]
     heads = [dict(zip(CLUSTER, row, strict=True)) for row in layout.clusters.tolist()]
+    of_chosen = [{"chosen_first": 0, "chosen_size": 5}, {"chosen_first": 5, "chosen_size": 7}]
     assert heads == [
-        {"neuron_first": 0, "neurons": 2, "flags": 4, "chosen_first": 0, "chosen_size": 5},
-        {"neuron_first": 2, "neurons": 3, "flags": 6, "chosen_first": 5, "chosen_size": 7},
+        {"neuron_first": 0, "neurons": 2, "flags": 4, "votes": 2} | of_chosen[0],
+        {"neuron_first": 2, "neurons": 3, "flags": 6, "votes": 3} | of_chosen[1],
     ]
 
 
@@ -188,6 +195,17 @@ def test_packed_inputs_and_flags_hold_every_bit(size: int, n_inputs: int, seed: 
     flags = pack_flags(list(bits.astype(np.uint8)))
     assert flags.shape == (size, -(-n_inputs // 32))
     assert np.array_equal((flags[:, places // 32] >> (places % 32).astype(np.uint32)) & 1, bits)
+
+
+def test_clusters_share_a_row_of_votes_unless_their_gains_differ() -> None:
+    memory, gains = MemorySettings(vote="calibrated"), np.full((40, GAINS), 512)
+    shared, apart = (make_cells(memory, "bits", 256, 200_000, its) for its in (None, gains))
+    assert {row_of_votes(shared, k) for k in range(40)} == {0}
+    assert [row_of_votes(apart, k) for k in range(40)] == list(range(40))
+    for cells, n_rows in ((STATES, 1), (COUNTS, 1), (shared, 1), (apart, 40)):
+        rows = votes_of(cells)
+        assert len(rows) == n_rows
+        assert votes_bytes(cells) == 4 * rows.size
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from typing import Any
 from typing import Literal
 
@@ -18,8 +19,10 @@ from metal import cuda
 from metal import language
 from networks import make_genome
 from networks import make_task
+from networks import random_gains
 
 from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.evaluators.readings import part_reading
 from optuna_wnn.evaluators.reference import ReferenceEvaluator
 from optuna_wnn.evaluators.votes import Cluster
@@ -28,7 +31,6 @@ from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Dimension
 from optuna_wnn.memory import MemorySettings
 from optuna_wnn.tasks.base import Head
-from optuna_wnn.tasks.base import Task
 
 
 if metal.missing() is not None:
@@ -56,6 +58,7 @@ class Work:
     sizes: tuple[int, int, int] = (150, 70, 1)
     head: Head = "bits"
     moves: int = 0  # of a refinement; none: votes are compared
+    gains: bool = False  # whether each cluster has its own
 
 
 DENSE = Work({"mode": "quad_weighted", "vote": "mean"}, bits=(3, 5))
@@ -69,12 +72,14 @@ BLOCKS = Work(
 )
 REFINED = Work({"mode": "quad_weighted", "vote": "mean"}, bits=(3,), moves=6)
 SOFTMAX = Work({"vote": "confidence", "temperature": 0.3}, bits=(3,), head="classes", moves=2)
+GAINS = Work({"vote": "calibrated"}, bits=(3, 5), moves=2, gains=True)
 WORKS = {
     "dense": DENSE,
     "wide": WIDE,
     "counts": COUNTS,
     "blocks": BLOCKS,
     "softmax": SOFTMAX,
+    "gains": GAINS,
 }
 
 
@@ -85,25 +90,30 @@ def agrees(work: Work) -> bool:
     """
     task = make_task(work.head, n_inputs=work.n_inputs, n_outputs=3, sizes=work.sizes)
     memory = MemorySettings(**work.memory)
+    reference: Evaluator = ReferenceEvaluator(task, memory)
+    evaluator: Evaluator = MlxEvaluator(task, memory)
+    if work.gains:
+        gains = random_gains(task)
+        reference, evaluator = reference.with_gains(gains), evaluator.with_gains(gains)
     genome = make_genome(task, 3, list(work.bits))
     try:
         if work.moves:
             bounds = Bounds(task.n_clusters, task.n_inputs, (3, 3), (1, 9))
             job = genome, bounds, FREE, work.moves, 1
-            right, _ = ReferenceEvaluator(task, memory).refine(*job)
+            right, _ = reference.refine(*job)
             assert right.digest != genome.digest
-            return MlxEvaluator(task, memory).refine(*job)[0] == right
-        return votes_agree(task, memory, clusters_of(genome))
+            return evaluator.refine(*job)[0] == right
+        return votes_agree(reference, evaluator, clusters_of(genome))
     except InputError as error:
         if "mlx is wrong on this machine" not in str(error):
             raise
         return False
 
 
-def votes_agree(task: Task, memory: MemorySettings, clusters: list[Cluster]) -> bool:
-    reading = part_reading(task, memory, "fitness")
-    expected = ReferenceEvaluator(task, memory).cluster_votes(clusters, reading)
-    found = MlxEvaluator(task, memory).cluster_votes(clusters, reading)
+def votes_agree(reference: Evaluator, evaluator: Evaluator, clusters: list[Cluster]) -> bool:
+    reading = part_reading(evaluator.task, evaluator.memory, "fitness")
+    expected = reference.cluster_votes(clusters, reading)
+    found = evaluator.cluster_votes(clusters, reading)
     return all(
         np.array_equal(votes.sums, right.sums) and np.array_equal(votes.scores, right.scores)
         for votes, right in zip(found, expected, strict=True)
@@ -250,6 +260,15 @@ MUTANTS = {
     ),
     "the example itself is not left out": Mutant("positives -= sign;", "", "votes", COUNTS),
     "its block is not left out": Mutant("own_block[example] + ", "0u + ", "votes", BLOCKS),
+    "clusters vote by the first one's gains": Mutant(
+        "(uint64_t)row * (2u * levels * levels)", "0u", "votes", replace(GAINS, moves=0)
+    ),
+    "moves are judged by the first cluster's gains": Mutant(
+        "candidate[A_VOTES]", "0u", "votes", GAINS
+    ),
+    "votes past the last table": Mutant(
+        "cluster[C_VOTES]", "cluster[C_VOTES] + 1u", "address", GAINS
+    ),
     "votes that leave are added": Mutant(
         "member[1] != 0u ? vote : -vote", "vote", "votes", REFINED
     ),

@@ -22,12 +22,14 @@ import pytest
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+from networks import CALIBRATED
 from networks import FITNESSES
 from networks import MEMORIES
 from networks import genomes
 from networks import make_genome
 from networks import make_task
 from networks import memory_settings
+from networks import random_gains
 from networks import same
 from networks import tasks
 from numpy.typing import NDArray
@@ -38,7 +40,6 @@ from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.evaluators import gpu_kernels
 from optuna_wnn.evaluators import gpu_plan
 from optuna_wnn.evaluators import registry
-from optuna_wnn.evaluators.cells import GAINS
 from optuna_wnn.evaluators.gpu_plan import Wiring
 from optuna_wnn.evaluators.gpu_plan import Work
 from optuna_wnn.evaluators.readings import Reading
@@ -85,7 +86,9 @@ class CountingMlx(mlx.MlxEvaluator):
 def check_votes(evaluator: Evaluator, clusters: Sequence[Cluster], part: Any = "fitness") -> None:
     """Check that votes are the reference's, bit for bit."""
     reading = part_reading(evaluator.task, evaluator.memory, part)
-    reference = ReferenceEvaluator(evaluator.task, evaluator.memory)
+    reference: Evaluator = ReferenceEvaluator(evaluator.task, evaluator.memory)
+    if evaluator.gains is not None:
+        reference = reference.with_gains(evaluator.gains)
     expected = reference.cluster_votes(clusters, reading)
     for votes, right in zip(evaluator.cluster_votes(clusters, reading), expected, strict=True):
         assert np.array_equal(votes.sums, right.sums)
@@ -114,14 +117,45 @@ def test_evaluations_are_those_of_the_reference(kind: dict[str, Any], head: Head
         assert same(fast.evaluate(genome, part), right.evaluate(genome, part))
 
 
-def test_every_cluster_has_the_votes_of_its_own_gains() -> None:
-    task = make_task("chained_bits", n_inputs=70)
-    genome = make_genome(task, 5, [3, 23])
+def calibrated(task: Task, memory: MemorySettings, **options: Any) -> CountingMlx:
+    """Return an evaluator whose clusters have gains of their own."""
+    evaluator = CountingMlx(task, memory, **options).with_gains(random_gains(task))
+    assert isinstance(evaluator, CountingMlx)
+    return evaluator
+
+
+@settings(max_examples=15)
+@given(st.data())
+def test_every_cluster_has_the_votes_of_its_own_gains(data: st.DataObject) -> None:
+    task = data.draw(tasks(("bits", "chained_bits")))
+    memory = data.draw(memory_settings(CALIBRATED))
+    task = dataclasses.replace(task, clusters_per_output=data.draw(st.integers(1, 2)))
+    population = [data.draw(genomes(task)) for _ in range(data.draw(st.integers(1, 3)))]
+    evaluator = calibrated(task, memory)
+    evaluator.dense_bits = data.draw(st.sampled_from([3, 14]))  # type: ignore[misc]
+    check_votes(evaluator, [c for genome in population for c in clusters_of(genome)])
+
+
+def test_a_population_is_one_launch_though_clusters_have_gains_of_their_own() -> None:
+    task = make_task(n_inputs=70, n_outputs=16)
     memory = MemorySettings(vote="calibrated")
-    gains = np.random.default_rng(0).integers(-200, 700, (task.n_clusters, GAINS))
-    right = ReferenceEvaluator(task, memory).with_gains(gains)
-    fast = mlx.MlxEvaluator(task, memory).with_gains(gains)
-    assert same(fast.evaluate(genome), right.evaluate(genome))
+    population = [make_genome(task, n, [n, 23, 5], seed=n) for n in range(1, 8)]
+    evaluator = calibrated(task, memory)
+    results = evaluator.evaluate_batch(population)
+    assert len(evaluator.launched) == 1
+    right = ReferenceEvaluator(task, memory).with_gains(random_gains(task))
+    assert all(same(a, right.evaluate(b)) for a, b in zip(results, population, strict=True))
+    changed = rewired(population[3], 1, 2, 0)
+    assert same(evaluator.evaluate(changed), right.evaluate(changed))
+    assert evaluator.launched[1:] == [2]  # the neuron that came, and the one that left
+
+
+def test_votes_of_clusters_with_gains_of_their_own_count_towards_what_a_launch_takes() -> None:
+    task, memory = make_task(), MemorySettings(vote="calibrated")
+    genome = make_genome(task, 2, [3])
+    with pytest.raises(InputError, match="what cells vote"):
+        calibrated(task, memory, device_bytes=50_000).evaluate(genome)
+    assert CountingMlx(task, memory, device_bytes=50_000).evaluate(genome).n_examples == 100
 
 
 @pytest.mark.parametrize("fitness_on", FITNESSES[1:])
@@ -374,12 +408,12 @@ def test_impossible_budgets_are_refused(device_bytes: int) -> None:
 
 def test_a_budget_below_the_examples_is_refused() -> None:
     evaluator = create_evaluator(make_task(), backend="mlx", device_bytes=1000)
-    with pytest.raises(InputError, match=r"device_bytes: the examples alone take .* choose cpu"):
+    with pytest.raises(InputError, match=r"device_bytes: the examples and .* choose cpu"):
         evaluator.evaluate(make_genome(make_task(), 1, [3]))
 
 
 def test_a_budget_below_one_neuron_is_refused() -> None:
-    evaluator = create_evaluator(make_task(), backend="mlx", device_bytes=20_000)
+    evaluator = create_evaluator(make_task(), backend="mlx", device_bytes=40_000)
     with pytest.raises(InputError, match=r"device_bytes: a neuron of 16 bits"):
         evaluator.evaluate(make_genome(make_task(), 1, [16]))
 

@@ -10,15 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+from networks import CALIBRATED
 from networks import MEMORIES
 from networks import genomes
 from networks import make_genome
 from networks import make_task
 from networks import memory_settings
+from networks import random_gains
 from networks import tasks
 from numpy.typing import NDArray
 
 from optuna_wnn.errors import InputError
+from optuna_wnn.evaluators import Evaluator
 from optuna_wnn.evaluators import gpu_kernels
 from optuna_wnn.evaluators import loss
 from optuna_wnn.evaluators import refine_gpu
@@ -53,15 +56,34 @@ def bounds_of(task: Task) -> Bounds:
 @settings(max_examples=10)
 @given(st.data())
 def test_refined_genomes_are_those_of_the_reference(data: st.DataObject) -> None:
-    task, memory = data.draw(tasks()), data.draw(memory_settings())
+    check_refined(data.draw(tasks()), data.draw(memory_settings()), None, data)
+
+
+@settings(max_examples=10)
+@given(st.data())
+def test_clusters_with_gains_of_their_own_are_refined_as_by_the_reference(
+    data: st.DataObject,
+) -> None:
+    task = data.draw(tasks(("bits", "chained_bits")))
+    gains = random_gains(task, data.draw(st.integers(0, 99)))
+    check_refined(task, data.draw(memory_settings(CALIBRATED)), gains, data)
+
+
+def check_refined(
+    task: Task, memory: MemorySettings, gains: NDArray[np.int64] | None, data: st.DataObject
+) -> None:
+    """Check that launches keep the moves that the reference keeps, from some genome on."""
     genome = data.draw(genomes(task, most_bits=25))
     free: set[Dimension] = data.draw(st.sampled_from(FREE))
     moves: Moves = data.draw(st.sampled_from(MOVES))
     job = genome, bounds_of(task), free, data.draw(st.integers(1, 16)), data.draw(st.integers())
     evaluator = mlx.MlxEvaluator(task, memory)
+    reference: Evaluator = ReferenceEvaluator(task, memory)
+    if gains is not None:
+        evaluator, reference = evaluator.with_gains(gains), reference.with_gains(gains)
     evaluator.dense_bits = data.draw(st.sampled_from([3, 14]))
     refined, evaluation = evaluator.refine(*job, moves)
-    right, expected = ReferenceEvaluator(task, memory).refine(*job, moves)
+    right, expected = reference.refine(*job, moves)
     assert refined == right
     assert evaluation.cross_entropy == expected.cross_entropy
 
@@ -92,13 +114,16 @@ class CountingMlx(mlx.MlxEvaluator):  # type: ignore[misc]
         return found + self.extra_loss
 
 
+@pytest.mark.parametrize("vote", ["log_odds", "calibrated"])
 def test_hundreds_of_moves_of_all_clusters_are_judged_in_one_launch(
-    monkeypatch: pytest.MonkeyPatch,
+    vote: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refine_gpu, "_FEWEST", 100)
     task = make_task(sizes=(60, 30, 5))
     genome = make_genome(task, 3, [3])
-    evaluator = CountingMlx(task)
+    evaluator = CountingMlx(task, MemorySettings(vote=vote))
+    if vote == "calibrated":
+        evaluator = evaluator.with_gains(random_gains(task))
     evaluator.extra_loss = 1 << 40
     refined, _ = evaluator.refine(genome, bounds_of(task), FREE[0], 300, 4)
     assert evaluator.judged_at_once == [300]
@@ -150,7 +175,7 @@ def test_where_memory_is_short_it_refines_as_the_cpu_backend_and_says_so_once(
 ) -> None:
     task = make_task(sizes=(300, 100, 5))
     job = make_genome(task, 2, [3]), bounds_of(task), FREE[1], 3, 4
-    small = CountingMlx(task, device_bytes=8000)
+    small = CountingMlx(task, device_bytes=28_000)
     right, _ = ReferenceEvaluator(task).refine(*job)
     registry.say_once.cache_clear()
     with caplog.at_level(logging.WARNING):

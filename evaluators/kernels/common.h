@@ -27,6 +27,14 @@ RAM_FN uint32_t ram_flag(const DEV uint32_t* flags, uint32_t row, uint32_t words
   return (flags[(uint64_t)row * words + (example >> 5)] >> (example & 31u)) & 1u;
 }
 
+// What the cells of a cluster vote: its row of pairs by levels of both counts. Where cells vote by
+// something else there is one row, and no levels.
+RAM_FN const DEV int32_t* ram_votes(
+    const DEV int32_t* votes, const DEV uint32_t* params, uint32_t row) {
+  const uint32_t levels = params[P_LEVELS];
+  return votes + (uint64_t)row * (2u * levels * levels);
+}
+
 // The address of a neuron with a cell per address: plan has its inputs, ascending.
 // Inputs have a row per 32 of them, a word per example in it.
 RAM_FN uint32_t ram_address(
