@@ -41,6 +41,7 @@ class Row:
         contexts: Which tokens the clusters of an output observe, 1 the last.
         vote: How votes are weighed.
         head: The head.
+        code: Of tokens.
         is_random: Whether the inputs are drawn at random, as many of them.
     """
 
@@ -48,6 +49,7 @@ class Row:
     contexts: tuple[list[int], ...] = EIGHT
     vote: Vote = "calibrated"
     head: str = "chained_bits"
+    code: str = "id"
     is_random: bool = False
 
 
@@ -60,7 +62,12 @@ ROWS: Final = (
     Row("three: none, the last, the last two", ([], [1], [1, 2])),
     Row("eight, as many inputs but random ones", is_random=True),
     Row("bits predicted by themselves, calibrated", head="bits"),
-    Row("bits predicted by themselves, by confidence", vote="confidence", head="bits"),
+    Row(
+        "bits predicted by themselves, by confidence, code: frequency",
+        vote="confidence",
+        head="bits",
+        code="frequency",
+    ),
 )
 
 
@@ -96,11 +103,14 @@ def main() -> None:
         "context": CONTEXT,
         "split": [chosen.train, 0, chosen.test],
     }
-    tasks = {head: load_task("text", head=head, **options) for head in ("chained_bits", "bits")}
+    kinds = {(row.head, row.code) for row in ROWS}
+    tasks = {
+        (head, code): load_task("text", head=head, code=code, **options) for head, code in kinds
+    }
     print("| network | test CE | test accuracy | fit, CPU s | test, CPU s |")
     print("| --- | --- | --- | --- | --- |")
     for row in ROWS:
-        task = replace(tasks[row.head], clusters_per_output=len(row.contexts))
+        task = replace(tasks[row.head, row.code], clusters_per_output=len(row.contexts))
         memory = MemorySettings(vote=row.vote, fitness_on="leave_block_out")
         evaluator, genome = create_evaluator(task, memory), genome_of(row, task)
         started = time.process_time()
@@ -113,7 +123,7 @@ def main() -> None:
             f"| {fitted - started:.1f} | {time.process_time() - fitted:.1f} |",
             flush=True,
         )
-    for name, value in tasks["bits"].baselines.items():
+    for name, value in task.baselines.items():
         print(f"| {name} | {value:.3f} | | | |")
 
 

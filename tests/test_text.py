@@ -464,19 +464,28 @@ def test_the_examples_of_published_models_are_valid(
     assert len(config.phases) == 6
 
 
-def test_the_example_of_a_language_model_runs_and_ends_below_the_unigram(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "split", "smaller"),
+    [
+        ("wikitext2-chained", [200_000, 0, 50_000], [600, 0, 150]),
+        ("wikitext2-unchained", [190_000, 10_000, 50_000], [600, 100, 150]),
+    ],
+)
+def test_the_examples_of_language_models_run_and_end_below_the_unigram(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    split: list[int],
+    smaller: list[int],
 ) -> None:
-    """It is run whole, on a small text and vocabulary, with few trials."""
+    """Each is run whole, on a small text and vocabulary, with few trials."""
     pytest.importorskip("tiktoken")
-    document = yaml.safe_load(
-        (ROOT / "examples" / "wikitext2-chained.yaml").read_text(encoding="utf-8")
-    )
+    document = yaml.safe_load((ROOT / "examples" / f"{name}.yaml").read_text(encoding="utf-8"))
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "wikitext-2.txt", "the other of the others then there he is\n" * 90)
     vocabulary(tmp_path / "gpt2")
-    assert document["task"]["split"] == [200_000, 0, 50_000]
-    document["task"]["split"] = [600, 0, 150]
+    assert document["task"]["split"] == split
+    document["task"]["split"] = smaller
     width = (load_task(**document["task"]).n_outputs - 1).bit_length()
     document["space"]["bits"] = [1, 4 * width]
     starts = document["space"]["start_contexts"]  # tokens have fewer bits here
