@@ -339,13 +339,13 @@ class Evaluator(ABC):
         return genome.reordered(evaluation.neuron_order), replace(evaluation, neuron_order=order)
 
     def query_votes(
-        self, cluster: Cluster, reading: Reading, queries: Queries
-    ) -> NDArray[np.int64]:
-        """Return what a cluster's neurons vote on inputs that no example has, ``int64[Q]``.
+        self, clusters: Sequence[Cluster], reading: Reading, queries: Queries
+    ) -> list[NDArray[np.int64]]:
+        """Return what neurons vote on inputs that no example has, ``int64[Q]`` by cluster.
 
         Backends may do it faster.
         """
-        return plain_query_votes(self, cluster, reading, queries)
+        return [plain_query_votes(self, cluster, reading, queries) for cluster in clusters]
 
     def token_blocks(
         self, genome: Genome, reading: Reading, temperature: float

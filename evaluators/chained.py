@@ -344,10 +344,7 @@ class _Search:
         inputs = self.reading.examples.inputs[asked.rows]
         flip_bits(inputs, asked.prefixes ^ own, bit, self.evaluator.task)
         queries = Queries(asked.rows, inputs)
-        sums = [
-            self.evaluator.query_votes(cluster, self.reading, queries)
-            for cluster in self.bits[bit].clusters
-        ]
+        sums = self.evaluator.query_votes(self.bits[bit].clusters, self.reading, queries)
         return _log_odds(self.evaluator, self.bits[bit], sums)
 
 

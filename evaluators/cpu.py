@@ -94,17 +94,17 @@ class CpuEvaluator(Evaluator):
         return [votes for votes in results if votes is not None]
 
     def query_votes(
-        self, cluster: Cluster, reading: Reading, queries: Queries
-    ) -> NDArray[np.int64]:
-        n_neurons = len(cluster.hashes)
-        share = -(-n_neurons // self.threads)
-        kernel = _Kernel(self, reading)
-        jobs = [
-            (cluster, slice(first, first + share), queries) for first in range(0, n_neurons, share)
-        ]
-        parts: list[NDArray[np.int64]] = self.in_threads(kernel.query, jobs, Event())
-        sums: NDArray[np.int64] = np.add.reduce(parts)
-        return sums
+        self, clusters: Sequence[Cluster], reading: Reading, queries: Queries
+    ) -> list[NDArray[np.int64]]:
+        kernel, results = _Kernel(self, reading), []
+        for cluster in clusters:
+            n_neurons = len(cluster.hashes)
+            share = -(-n_neurons // self.threads)
+            firsts = range(0, n_neurons, share)
+            jobs = [(cluster, slice(first, first + share), queries) for first in firsts]
+            parts: list[NDArray[np.int64]] = self.in_threads(kernel.query, jobs, Event())
+            results.append(np.add.reduce(parts))
+        return results
 
     def token_blocks(
         self, genome: Genome, reading: Reading, temperature: float

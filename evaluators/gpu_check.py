@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators.cells import sample_keys
 from optuna_wnn.evaluators.cells import sampled
+from optuna_wnn.evaluators.chained import Queries
 from optuna_wnn.evaluators.plain import neuron_votes
 from optuna_wnn.evaluators.plain import number_cells
 from optuna_wnn.evaluators.readings import Reading
@@ -44,6 +45,25 @@ def check_first_neuron(
         _complain(f"a neuron votes {votes.scores[0].tolist()}, not {expected.tolist()}")
 
 
+def check_answers(
+    evaluator: Evaluator,
+    cluster: Cluster,
+    votes: NDArray[np.int64],
+    reading: Reading,
+    queries: Queries,
+) -> None:
+    """Check what a cluster of one neuron votes on queries against NumPy.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    expected = _first_votes(evaluator, cluster, reading, queries.inputs, queries.rows)
+    wrong = np.flatnonzero(votes != expected)
+    if len(wrong):
+        q = wrong[0]
+        _complain(f"a neuron answers {votes[q]} where no example is, not {expected[q]}")
+
+
 def check_loss(found: NDArray[np.int64], expected: NDArray[np.int64]) -> None:
     """Check the loss of a move that is kept against NumPy, ``int64[2]``.
 
@@ -56,8 +76,21 @@ def check_loss(found: NDArray[np.int64], expected: NDArray[np.int64]) -> None:
 
 def first_scores(evaluator: Evaluator, cluster: Cluster, reading: Reading) -> NDArray[np.int64]:
     """Return the scores of a cluster's first neuron, with NumPy alone; see ClusterVotes."""
+    votes = _first_votes(evaluator, cluster, reading, reading.examples.inputs, None)
+    wanted = evaluator.positives(reading, cluster.index) == 1
+    return np.array([votes[~wanted].sum(), votes[wanted].sum()])
+
+
+def _first_votes(
+    evaluator: Evaluator,
+    cluster: Cluster,
+    reading: Reading,
+    read: NDArray[np.uint64],
+    rows: NDArray[np.int64] | None,
+) -> NDArray[np.int64]:
+    """Return what a cluster's first neuron votes on inputs, which stand for some examples."""
     n_trained, observed = reading.n_trained, cluster.connections[0]
-    inputs = np.concatenate([evaluator.task.train.inputs[:n_trained], reading.examples.inputs])
+    inputs = np.concatenate([evaluator.task.train.inputs[:n_trained], read])
     bits = (inputs[:, observed // 64] >> (observed % 64).astype(np.uint64)) & np.uint64(1)
     cells = number_cells(bits.astype(np.uint8))
     kept = np.ones(n_trained, bool)
@@ -68,16 +101,15 @@ def first_scores(evaluator: Evaluator, cluster: Cluster, reading: Reading) -> ND
     if memory.sample_rate < 1:
         (key,) = sample_keys(cluster.hashes[:1], memory.sample_seed)
         kept = sampled(key, n_trained, memory.sample_rate)
-    votes = neuron_votes(
+    return neuron_votes(
         evaluator.cells.of_cluster(cluster.index),
         cells[:n_trained],
         evaluator.trained_positives(reading, cluster.index),
         kept,
         cells[n_trained:],
         reading.blocks,
+        rows,
     )
-    wanted = evaluator.positives(reading, cluster.index) == 1
-    return np.array([votes[~wanted].sum(), votes[wanted].sum()])
 
 
 def _complain(what: str) -> None:

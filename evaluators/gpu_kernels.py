@@ -88,6 +88,7 @@ _READ_INPUTS = (
     "train", "examples", "flags", "neurons", "clusters", "plan", "own_block", "params", "cells",
     "slots", "votes",
 )  # fmt: skip
+_ASK_INPUTS = (*_READ_INPUTS, "rows")
 # Clusters are not told: candidates say what of them is needed.
 _JUDGE_INPUTS = (
     *(name for name in _READ_INPUTS if name != "clusters"),
@@ -113,6 +114,8 @@ KERNELS: Final = tuple(
             _READ_INPUTS,
             ("sums", "scores"),
         ),
+        ("wnn_ask_states", ("read_states.h",), "ask.inc", _ASK_INPUTS, ("sums",)),
+        ("wnn_ask_counts", ("read_counts.h",), "ask.inc", _ASK_INPUTS, ("sums",)),
         (
             "wnn_judge_states",
             ("read_states.h", "read.h", "judge.h"),

@@ -201,12 +201,15 @@ class Work:
         n_written: How many examples write the memory, at most.
         turn: What is read.
         dense_bits: Up to how many bits a neuron has a cell per address.
+        asked: How many inputs are read that stand for examples of the turn; ``None`` if these
+            are read themselves.
     """
 
     cells: Cells
     n_written: int
     turn: Turn
     dense_bits: int = DENSE_BITS
+    asked: int | None = None
 
     @property
     def cell_words(self) -> int:
@@ -217,6 +220,11 @@ class Work:
     def cell_bytes(self) -> int:
         """Bytes of such an element."""
         return COUNT_BYTES if self.cells.counting else STATE_BYTES
+
+    @property
+    def n_read(self) -> int:
+        """How many inputs are read."""
+        return self.turn.size if self.asked is None else self.asked
 
     @property
     def n_sums(self) -> int:
@@ -231,7 +239,7 @@ class Work:
     @property
     def read_chunks(self) -> int:
         """Threadgroups that read with a cluster."""
-        return -(-self.turn.size // READ_CHUNK)
+        return -(-self.n_read // READ_CHUNK)
 
     def table(self, n_bits: int) -> Table:
         """Return the table of a neuron with ``n_bits`` inputs."""
@@ -247,14 +255,14 @@ class Work:
             cells=cells,
             slots=table.slots,
             sums=0,
-            pairs=self.n_written + self.turn.size,
+            pairs=self.n_written + self.n_read,
             write_threads=THREADS * self.write_chunks if self.cells.counting else LANES,
             read_threads=0,
         )
 
     def of_part(self, wiring: Wiring) -> Cost:
         """Return what a cluster adds, besides its neurons."""
-        sums = self.turn.size * self.n_sums
+        sums = self.n_read * self.n_sums
         chosen = 0 if wiring.chosen is None else len(wiring.chosen)
         words = sums + chosen + len(CLUSTER)
         return Cost(4 * words, 0, 0, sums, 0, 0, THREADS * self.read_chunks)
@@ -262,7 +270,7 @@ class Work:
     def of_candidate(self, n_members: int) -> Cost:
         """Return what a candidate with so many members adds, besides their training."""
         words = len(CANDIDATE) + _PAIR * n_members + _TOTAL_WORDS
-        pairs = n_members * self.turn.size
+        pairs = n_members * self.n_read
         return Cost(4 * words, 0, 0, 0, pairs, 0, THREADS * self.read_chunks)
 
 

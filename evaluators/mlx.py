@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from typing import ClassVar
 from typing import Final
@@ -21,6 +22,7 @@ from optuna_wnn.evaluators import gpu_plan
 from optuna_wnn.evaluators import gpu_rules
 from optuna_wnn.evaluators.cells import pack
 from optuna_wnn.evaluators.cells import sample_keys
+from optuna_wnn.evaluators.chained import Queries
 from optuna_wnn.evaluators.cpu import CpuEvaluator
 from optuna_wnn.evaluators.gpu_judge import Batch
 from optuna_wnn.evaluators.gpu_judge import Standing
@@ -52,6 +54,9 @@ except ImportError as error:
 _SHARE_OF_MEMORY: Final = 2  # the rest is for votes on their way, and for whoever else is there
 _SHARE_KNOWN: Final = 2  # of a launch's memory, for where a climb stands
 _SHARE_OF_ROOM: Final = 4  # of both memories, for votes that a batch waits for
+_SHARE_ASKED: Final = 4  # of a launch's memory, for inputs that no example has
+_ROW_BYTES: Final = 4  # of such an input: which example it stands for
+_ASKED_FIRST: Final = 1024  # that are checked
 _FLAGS_BYTES: Final = 1 << 26  # below that the flags of all clusters stay on the GPU
 
 
@@ -60,8 +65,7 @@ class MlxEvaluator(CpuEvaluator):
 
     A launch is two kernels: one writes the memory of its neurons, one reads with its clusters.
     They compute integers only. :meth:`refine` judges its next moves together, and goes on behind
-    the first that it keeps. The processors do what the ``cpu`` backend does for the inputs that
-    no example has, of which the ``chained_bits`` head asks.
+    the first that it keeps.
 
     Args:
         task: The examples and the head.
@@ -101,7 +105,7 @@ class MlxEvaluator(CpuEvaluator):
         room = min(self._memory, psutil.virtual_memory().available) // _SHARE_OF_ROOM
         self._finder.room_bytes = max(room, self._finder.room_bytes)
         self._on_device: dict[Any, Any] = {}
-        self._checked = False
+        self._checked = self._asked = False
         # MLX's streams belong to the thread that made them, so one thread makes all launches.
         self._launcher = ThreadPoolExecutor(1, thread_name_prefix="mlx")
 
@@ -113,6 +117,11 @@ class MlxEvaluator(CpuEvaluator):
 
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         return self._launcher.submit(self._votes_together, clusters, reading).result()
+
+    def query_votes(
+        self, clusters: Sequence[Cluster], reading: Reading, queries: Queries
+    ) -> list[NDArray[np.int64]]:
+        return self._launcher.submit(self._checked_answers, clusters, reading, queries).result()
 
     def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         return self.cluster_votes(clusters, reading)
@@ -126,16 +135,10 @@ class MlxEvaluator(CpuEvaluator):
         self, clusters: Sequence[Cluster], reading: Reading
     ) -> list[tuple[Work, list[Wiring], list[Part]]]:
         """Return what :meth:`cluster_votes` launches: the work, all clusters, and their parts."""
-        outputs = [self.task.output_of(cluster.index) for cluster in clusters]
-        rows = self._flag_rows(outputs)
-        wiring = [
-            self._wiring(cluster, rows[output], reading)
-            for cluster, output in zip(clusters, outputs, strict=True)
-        ]
+        wiring = self._wirings(clusters, reading)
         chosen = [len(its.chosen) for its in wiring if its.chosen is not None]
         n_written = max(chosen) if len(chosen) == len(wiring) else reading.n_trained
-        widest = max(its.connections.shape[1] for its in wiring)
-        works, limit = self._works(reading, n_written, widest)
+        works, limit = self._works(reading, n_written, _widest(wiring))
         return [
             (work, wiring, parts)
             for work in works
@@ -191,7 +194,7 @@ class MlxEvaluator(CpuEvaluator):
         ]
         if not clusters:
             return results
-        outputs = [self.task.output_of(cluster.index) for cluster in clusters]
+        outputs = self._outputs_of(clusters)
         for work, wiring, parts in self.launches(clusters, reading):
             sums, scores = self._launch(
                 work,
@@ -212,6 +215,57 @@ class MlxEvaluator(CpuEvaluator):
             gpu_check.check_first_neuron(self, clusters[0], results[0], reading)
             self._checked = True
         return results
+
+    def _checked_answers(
+        self, clusters: Sequence[Cluster], reading: Reading, queries: Queries
+    ) -> list[NDArray[np.int64]]:
+        """Do what :meth:`query_votes` does; check one neuron the first time."""
+        if not self._asked and clusters:
+            its = clusters[0]
+            first = Cluster(its.index, its.connections[:1], its.hashes[:1], its.order[:1])
+            some = Queries(queries.rows[:_ASKED_FIRST], queries.inputs[:_ASKED_FIRST])
+            (votes,) = self._answers([first], reading, some)
+            gpu_check.check_answers(self, first, votes, reading, some)
+            self._asked = True
+        return self._answers(clusters, reading, queries)
+
+    def _answers(
+        self, clusters: Sequence[Cluster], reading: Reading, queries: Queries
+    ) -> list[NDArray[np.int64]]:
+        """Do what :meth:`query_votes` does, the queries of a turn's examples together."""
+        order = np.argsort(queries.rows, kind="stable")
+        rows, outputs = queries.rows[order], self._outputs_of(clusters)
+        wiring = self._wirings(clusters, reading)
+        memory = self._memory - self._resident_bytes(reading)
+        row_bytes = queries.inputs.itemsize * queries.inputs.shape[1] + _ROW_BYTES
+        most = max(1, memory // (_SHARE_ASKED * row_bytes))
+        known_bytes = row_bytes * min(most, len(rows))
+        works, limit = self._works(reading, reading.n_trained, _widest(wiring), known_bytes)
+        sums = np.zeros((len(clusters), len(rows)), np.int64)
+        for work in works:
+            turn = work.turn
+            first, last = np.searchsorted(rows, [turn.first, turn.first + turn.size]).tolist()
+            for start in range(first, last, most):
+                run = order[start : min(start + most, last)]
+                some = Queries(queries.rows[run] - turn.first, queries.inputs[run])
+                asked = replace(work, asked=len(run))
+                for parts in gpu_plan.plan_launches(asked, wiring, limit):
+                    launched = [wiring[p.place].part(p.first, p.last) for p in parts]
+                    found = self._launch_queries(asked, launched, reading, outputs, some)
+                    for row, part in enumerate(parts):
+                        sums[part.place, run] += _whole(found[:, row])
+        return list(sums)
+
+    def _outputs_of(self, clusters: Sequence[Cluster]) -> list[int]:
+        return [self.task.output_of(cluster.index) for cluster in clusters]
+
+    def _wirings(self, clusters: Sequence[Cluster], reading: Reading) -> list[Wiring]:
+        outputs = self._outputs_of(clusters)
+        rows = self._flag_rows(outputs)
+        return [
+            self._wiring(cluster, rows[output], reading)
+            for cluster, output in zip(clusters, outputs, strict=True)
+        ]
 
     def _wiring(self, cluster: Cluster, row: int, reading: Reading) -> Wiring:
         chosen = self.trained_on(reading, cluster.index)
@@ -245,7 +299,7 @@ class MlxEvaluator(CpuEvaluator):
             ``int32[1, k, E]``, or ``[2, k, E]`` where there are weights, and ``int64[n, 2]``.
         """
         arrays = self._written(work, parts, reading, outputs)
-        n_neurons, n_read = sum(len(part.connections) for part in parts), work.turn.size
+        n_neurons, n_read = sum(len(part.connections) for part in parts), work.n_read
         if not n_read:
             mx.eval(arrays["cells"], arrays["slots"])
             return np.zeros((1, len(parts), 0), np.int32), np.zeros((n_neurons, 2), np.int64)
@@ -259,6 +313,26 @@ class MlxEvaluator(CpuEvaluator):
         )
         mx.eval(sums, scores)
         return np.array(sums), _whole(_scores(np.array(scores))[: work.n_sums])
+
+    def _launch_queries(
+        self,
+        work: Work,
+        parts: Sequence[Wiring],
+        reading: Reading,
+        outputs: Sequence[int],
+        queries: Queries,
+    ) -> NDArray[np.int32]:
+        """Return the sums of every part, ``int32[1 or 2, k, Q]``; rows are those of the turn."""
+        (sums,) = self._kernels[f"wnn_ask_{self._kind}"](
+            self._written(work, parts, reading, outputs, queries),
+            output_shapes=[(work.n_sums, len(parts), work.n_read)],
+            output_dtypes=[mx.int32],
+            grid=(gpu_kernels.THREADS * work.read_chunks * len(parts), 1, 1),
+            threadgroup=(gpu_kernels.THREADS, 1, 1),
+            init_value=0,
+        )
+        mx.eval(sums)
+        return np.array(sums)
 
     def _judged(self, batch: Batch, standing: Standing, reading: Reading) -> NDArray[np.int64]:
         loss = standing.loss
@@ -305,9 +379,21 @@ class MlxEvaluator(CpuEvaluator):
         return "counts" if self.cells.counting else "states"
 
     def _written(
-        self, work: Work, parts: Sequence[Wiring], reading: Reading, outputs: Sequence[int]
+        self,
+        work: Work,
+        parts: Sequence[Wiring],
+        reading: Reading,
+        outputs: Sequence[int],
+        queries: Queries | None = None,
     ) -> dict[str, Any]:
         """Launch what writes the memory of some neurons, and return what reads it.
+
+        Args:
+            work: What all have in common.
+            parts: The neurons.
+            reading: Which examples write and which are read.
+            outputs: Whose flags are needed.
+            queries: What is read in place of the turn's examples, by their places in the turn.
 
         Returns:
             The arrays of the kernels that read, by their names.
@@ -315,7 +401,10 @@ class MlxEvaluator(CpuEvaluator):
         layout, turn, cells = gpu_layout.lay_out(work, parts), work.turn, work.cells
         train, train_stride = self._inputs("train", self.task.train.inputs)
         examples, read_stride = train, train_stride
-        if reading.blocks is None:
+        if queries is not None:
+            examples = _array(gpu_layout.by_word(queries.inputs))
+            read_stride = len(queries.rows)
+        elif reading.blocks is None:
             examples, read_stride = self._inputs(reading.name, reading.examples.inputs)
         rows = list(self._flag_rows(outputs))
         train_flags, train_words = self._device_flags("train", self.task.train, rows)
@@ -326,7 +415,7 @@ class MlxEvaluator(CpuEvaluator):
             "chooses": int(parts[0].chosen is not None),
             "train_stride": train_stride,
             "train_flags": train_words,
-            "read": turn.size,
+            "read": work.n_read,
             "read_first": turn.offset + turn.first,
             "read_stride": read_stride,
             "read_flags": read_words,
@@ -364,6 +453,8 @@ class MlxEvaluator(CpuEvaluator):
             "slots": memory[1],
             "votes": self._device_votes(),
         }
+        if queries is not None:
+            to_read["rows"] = _array(queries.rows.astype(np.uint32))
         return arrays | to_read
 
     def _device_votes(self) -> Any:
@@ -416,6 +507,10 @@ def _free_bytes(info: dict[str, Any]) -> int:
         if info.get(name):
             return int(info[name])
     raise InputError("evaluator.device_bytes: MLX does not say how much there is; give a number")
+
+
+def _widest(wiring: Sequence[Wiring]) -> int:
+    return max(int(its.connections.shape[1]) for its in wiring)
 
 
 def _array(values: NDArray[Any]) -> Any:

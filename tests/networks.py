@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from optuna_wnn.evaluators import Evaluation
 from optuna_wnn.evaluators.cells import GAINS
+from optuna_wnn.evaluators.chained import Queries
+from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.registry import BACKENDS
 from optuna_wnn.evaluators.registry import Lack
 from optuna_wnn.evaluators.registry import find_backend
@@ -117,6 +119,15 @@ def memory_settings(
 def random_gains(task: Task, seed: int = 0) -> NDArray[np.int64]:
     """Return gains of every cluster, some of them below 0."""
     return np.random.default_rng(seed).integers(-200, 700, (task.n_clusters, GAINS))
+
+
+def random_queries(reading: Reading, n: int, seed: int = 0) -> Queries:
+    """Return inputs that stand for other examples than they are of, and some of their own."""
+    rng = np.random.default_rng(seed)
+    rows, others = rng.integers(0, len(reading.examples), (2, n))
+    inputs = reading.examples.inputs[np.where(rng.random(n) < 0.3, rows, others)]
+    inputs[:, 0] ^= (rng.random(n) < 0.5).astype(np.uint64)
+    return Queries(rows, inputs)
 
 
 @st.composite

@@ -195,7 +195,7 @@ def test_queries_with_the_examples_own_inputs_are_their_votes(data: st.DataObjec
         evaluator: Evaluator = backend(task, memory)
         for cluster in clusters_of(genome):
             votes = evaluator.cluster_votes([cluster], reading)[0]
-            asked = evaluator.query_votes(cluster, reading, queries)
+            (asked,) = evaluator.query_votes([cluster], reading, queries)
             assert np.array_equal(asked, votes.sums[rows])
 
 
@@ -209,12 +209,11 @@ def test_queries_are_those_of_the_reference(data: st.DataObject) -> None:
     rows = rng.integers(0, len(reading.examples), 30)
     others = reading.examples.inputs[rng.integers(0, len(reading.examples), 30)]
     queries = Queries(rows, others)
-    for k in range(genome.n_clusters):
-        cluster = cluster_of(genome, k)
-        right = ReferenceEvaluator(task, memory).query_votes(cluster, reading, queries)
-        for threads in (1, 3):
-            found = CpuEvaluator(task, memory, threads=threads)
-            assert np.array_equal(found.query_votes(cluster, reading, queries), right)
+    job = clusters_of(genome), reading, queries
+    right = ReferenceEvaluator(task, memory).query_votes(*job)
+    for threads in (1, 3):
+        found = CpuEvaluator(task, memory, threads=threads).query_votes(*job)
+        assert all(np.array_equal(a, b) for a, b in zip(found, right, strict=True))
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
@@ -225,7 +224,7 @@ def test_a_query_is_read_without_its_examples_own_block(backend: str) -> None:
     inputs = task.test.inputs[:1]
     evaluator = create_evaluator(task, memory, backend=backend)
     asked = Queries(np.array([7]), inputs)  # of the second block: examples 6 to 11
-    votes = evaluator.query_votes(cluster, part_reading(task, memory, "fitness"), asked)
+    (votes,) = evaluator.query_votes([cluster], part_reading(task, memory, "fitness"), asked)
     kept = np.delete(np.arange(24), np.s_[6:12])
     fewer = replace(task, train=Examples(task.train.inputs[kept], task.train.targets[kept]))
     other = create_evaluator(fewer, MemorySettings(), backend=backend)

@@ -20,6 +20,7 @@ from metal import language
 from networks import make_genome
 from networks import make_task
 from networks import random_gains
+from networks import random_queries
 
 from optuna_wnn.errors import InputError
 from optuna_wnn.evaluators import Evaluator
@@ -59,6 +60,7 @@ class Work:
     head: Head = "bits"
     moves: int = 0  # of a refinement; none: votes are compared
     gains: bool = False  # whether each cluster has its own
+    asked: int = 0  # inputs that no example has
 
 
 DENSE = Work({"mode": "quad_weighted", "vote": "mean"}, bits=(3, 5))
@@ -73,6 +75,10 @@ BLOCKS = Work(
 REFINED = Work({"mode": "quad_weighted", "vote": "mean"}, bits=(3,), moves=6)
 SOFTMAX = Work({"vote": "confidence", "temperature": 0.3}, bits=(3,), head="classes", moves=2)
 GAINS = Work({"vote": "calibrated"}, bits=(3, 5), moves=2, gains=True)
+ASKED = Work(
+    {"vote": "mean", "fitness_on": "leave_one_out"}, bits=(3, 40), head="chained_bits",
+    asked=40,
+)  # fmt: skip
 WORKS = {
     "dense": DENSE,
     "wide": WIDE,
@@ -80,6 +86,7 @@ WORKS = {
     "blocks": BLOCKS,
     "softmax": SOFTMAX,
     "gains": GAINS,
+    "asked": ASKED,
 }
 
 
@@ -103,6 +110,11 @@ def agrees(work: Work) -> bool:
             right, _ = reference.refine(*job)
             assert right.digest != genome.digest
             return evaluator.refine(*job)[0] == right
+        if work.asked:
+            reading = part_reading(task, memory, "fitness")
+            ask = clusters_of(genome), reading, random_queries(reading, work.asked)
+            found, answers = evaluator.query_votes(*ask), reference.query_votes(*ask)
+            return all(np.array_equal(*pair) for pair in zip(found, answers, strict=True))
         return votes_agree(reference, evaluator, clusters_of(genome))
     except InputError as error:
         if "mlx is wrong on this machine" not in str(error):
@@ -262,6 +274,21 @@ MUTANTS = {
     "its block is not left out": Mutant("own_block[example] + ", "0u + ", "votes", BLOCKS),
     "clusters vote by the first one's gains": Mutant(
         "(uint64_t)row * (2u * levels * levels)", "0u", "votes", replace(GAINS, moves=0)
+    ),
+    "an example is left out of a cell that it is not in": Mutant(
+        "cell == ram_find(train, train_stride, own, train, train_stride, neuron, plan, slots)",
+        "true",
+        "votes",
+        ASKED,
+    ),
+    "another example is left out": Mutant(
+        "own = row + params[P_READ_FIRST]", "own = q + params[P_READ_FIRST]", "votes", ASKED
+    ),
+    "one answer too many is written": Mutant(
+        "if (q < n_asked) {\n    const uint64_t place",
+        "if (q <= n_asked) {\n    const uint64_t place",
+        "address",
+        ASKED,
     ),
     "moves are judged by the first cluster's gains": Mutant(
         "candidate[A_VOTES]", "0u", "votes", GAINS

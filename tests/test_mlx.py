@@ -30,6 +30,7 @@ from networks import make_genome
 from networks import make_task
 from networks import memory_settings
 from networks import random_gains
+from networks import random_queries
 from networks import same
 from networks import tasks
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ from optuna_wnn.evaluators import create_evaluator
 from optuna_wnn.evaluators import gpu_kernels
 from optuna_wnn.evaluators import gpu_plan
 from optuna_wnn.evaluators import registry
+from optuna_wnn.evaluators.chained import Queries
 from optuna_wnn.evaluators.gpu_plan import Wiring
 from optuna_wnn.evaluators.gpu_plan import Work
 from optuna_wnn.evaluators.readings import Reading
@@ -69,12 +71,14 @@ class CountingMlx(mlx.MlxEvaluator):
     """Counts launches, and the neurons in them.
 
     Attributes:
-        launched: Neurons of each launch.
+        launched: Neurons of each launch that reads examples.
+        asked: Neurons of each launch that reads other inputs.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.launched: list[int] = []
+        self.asked: list[int] = []
 
     def _launch(
         self, work: Work, parts: Sequence[Wiring], *others: Any
@@ -82,14 +86,23 @@ class CountingMlx(mlx.MlxEvaluator):
         self.launched.append(sum(len(part.connections) for part in parts))
         return super()._launch(work, parts, *others)
 
+    def _launch_queries(
+        self, work: Work, parts: Sequence[Wiring], *others: Any
+    ) -> NDArray[np.int32]:
+        self.asked.append(sum(len(part.connections) for part in parts))
+        return super()._launch_queries(work, parts, *others)
+
+
+def reference_of(evaluator: Evaluator) -> Evaluator:
+    """Return the reference for an evaluator."""
+    reference = ReferenceEvaluator(evaluator.task, evaluator.memory)
+    return reference if evaluator.gains is None else reference.with_gains(evaluator.gains)
+
 
 def check_votes(evaluator: Evaluator, clusters: Sequence[Cluster], part: Any = "fitness") -> None:
     """Check that votes are the reference's, bit for bit."""
     reading = part_reading(evaluator.task, evaluator.memory, part)
-    reference: Evaluator = ReferenceEvaluator(evaluator.task, evaluator.memory)
-    if evaluator.gains is not None:
-        reference = reference.with_gains(evaluator.gains)
-    expected = reference.cluster_votes(clusters, reading)
+    expected = reference_of(evaluator).cluster_votes(clusters, reading)
     for votes, right in zip(evaluator.cluster_votes(clusters, reading), expected, strict=True):
         assert np.array_equal(votes.sums, right.sums)
         assert np.array_equal(votes.scores, right.scores)
@@ -349,6 +362,50 @@ def test_flags_of_many_clusters_are_made_for_each_launch(monkeypatch: pytest.Mon
     check_votes(mlx.MlxEvaluator(task), clusters_of(make_genome(task, 2, [3]))[1::2])
 
 
+def check_answers(evaluator: Evaluator, clusters: Sequence[Cluster], queries: Queries) -> None:
+    """Check that answers are the reference's."""
+    job = clusters, part_reading(evaluator.task, evaluator.memory, "fitness"), queries
+    right = reference_of(evaluator).query_votes(*job)
+    for votes, expected in zip(evaluator.query_votes(*job), right, strict=True):
+        assert np.array_equal(votes, expected)
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_inputs_that_no_example_has_are_answered_as_by_the_reference(data: st.DataObject) -> None:
+    task = data.draw(tasks(("chained_bits",)))
+    task = dataclasses.replace(task, clusters_per_output=data.draw(st.integers(1, 2)))
+    memory = data.draw(memory_settings(MEMORIES + CALIBRATED))
+    gains = memory.vote == "calibrated"
+    evaluator = calibrated(task, memory) if gains else CountingMlx(task, memory)
+    evaluator.dense_bits = data.draw(st.sampled_from([3, 14]))  # type: ignore[misc]
+    reading = part_reading(task, memory, "fitness")
+    queries = random_queries(reading, data.draw(st.integers(0, 60)), data.draw(st.integers(0, 9)))
+    check_answers(evaluator, clusters_of(data.draw(genomes(task))), queries)
+
+
+@pytest.mark.parametrize("fitness_on", FITNESSES)
+def test_answers_that_do_not_fit_together_are_several_launches(
+    fitness_on: FitnessOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_plan, "_MOST_TABLES", 3)  # several turns where blocks are left out
+    task = make_task("chained_bits", sizes=(150, 90, 5))
+    memory = MemorySettings(vote="mean", fitness_on=fitness_on, blocks=5)
+    evaluator = CountingMlx(task, memory, device_bytes=10_000)
+    queries = random_queries(part_reading(task, memory, "fitness"), 700)
+    check_answers(evaluator, clusters_of(make_genome(task, 9, [4])), queries)
+    assert len(evaluator.asked) > 5
+
+
+def test_all_clusters_of_a_bit_are_asked_in_one_launch() -> None:
+    task = dataclasses.replace(make_task("chained_bits", n_outputs=8), clusters_per_output=3)
+    genome = make_genome(task, 4, [3, 9])
+    evaluator = calibrated(task, MemorySettings(vote="calibrated"))
+    assert same(evaluator.evaluate(genome), reference_of(evaluator).evaluate(genome))
+    # One neuron that is checked, and all of the second and of the third bit.
+    assert evaluator.asked == [1, 12, 12]
+
+
 class WrongMlx(mlx.MlxEvaluator):
     """Has a GPU that miscounts the votes of one neuron, or of one example."""
 
@@ -361,6 +418,9 @@ class WrongMlx(mlx.MlxEvaluator):
         scores[0, 0] += 1
         return sums, scores
 
+    def _launch_queries(self, *launch: Any) -> NDArray[np.int32]:
+        return super()._launch_queries(*launch) + 1
+
 
 @pytest.mark.parametrize(("wrong_sums", "what"), [(0, "differ"), (1, "a neuron votes")])
 def test_a_gpu_that_computes_something_else_is_found_out(wrong_sums: int, what: str) -> None:
@@ -368,6 +428,15 @@ def test_a_gpu_that_computes_something_else_is_found_out(wrong_sums: int, what: 
     evaluator.wrong_sums = wrong_sums
     with pytest.raises(InputError, match=rf"mlx is wrong on this machine.*{what}.*take cpu"):
         evaluator.evaluate(make_genome(make_task(), 2, [3]))
+
+
+def test_a_gpu_that_answers_something_else_is_found_out() -> None:
+    task = make_task("chained_bits")
+    evaluator = WrongMlx(task)
+    reading = part_reading(task, evaluator.memory, "fitness")
+    job = clusters_of(make_genome(task, 2, [3])), reading, random_queries(reading, 9)
+    with pytest.raises(InputError, match=r"mlx is wrong on this machine.*a neuron answers"):
+        evaluator.query_votes(*job)
 
 
 def test_without_a_gpu_auto_takes_the_processor_and_says_so_once(

@@ -23,7 +23,7 @@ RAM_FN int32_t ram_share(uint32_t positives, uint32_t seen) {
 RAM_FN int32_t ram_vote(
     const DEV uint32_t* cells, const DEV int32_t* votes, const DEV uint32_t* own_block,
     const DEV uint32_t* params, const DEV uint32_t* neuron, uint32_t cell, uint32_t example,
-    uint32_t sign, LOCAL int32_t* weight) {
+    uint32_t sign, bool leaves_one, LOCAL int32_t* weight) {
   uint32_t negatives = 0u, positives = 0u;
   if (cell != NONE) {
     const uint64_t table = ram_wide(neuron[N_CELLS_LOW], neuron[N_CELLS_HIGH]);
@@ -34,11 +34,9 @@ RAM_FN int32_t ram_vote(
       const uint64_t skip = (uint64_t)neuron[N_TABLE_SIZE] * (own_block[example] + 1u);
       negatives -= counts[2u * skip];
       positives -= counts[2u * skip + 1u];
-    } else if (params[P_LEAVES_ONE] != 0u) {
-      if (ram_kept(params, neuron, example + params[P_READ_FIRST])) {
-        negatives -= 1u - sign;
-        positives -= sign;
-      }
+    } else if (leaves_one && ram_kept(params, neuron, example + params[P_READ_FIRST])) {
+      negatives -= 1u - sign;
+      positives -= sign;
     }
   }
   *weight = 0;
