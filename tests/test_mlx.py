@@ -385,7 +385,7 @@ def test_inputs_that_no_example_has_are_answered_as_by_the_reference(data: st.Da
 
 
 @pytest.mark.parametrize("fitness_on", FITNESSES)
-def test_answers_that_do_not_fit_together_are_several_launches(
+def test_more_inputs_than_a_launch_takes_are_asked_in_parts(
     fitness_on: FitnessOn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_plan, "_MOST_TABLES", 3)  # several turns where blocks are left out
