@@ -54,6 +54,7 @@ except ImportError as error:
 _SHARE_OF_MEMORY: Final = 2  # the rest is for votes on their way, and for whoever else is there
 _SHARE_KNOWN: Final = 2  # of a launch's memory, for where a climb stands
 _SHARE_OF_ROOM: Final = 4  # of both memories, for votes that a batch waits for
+_SHARE_OF_OTHERS: Final = 8  # of all of it, for readings that may come again
 _SHARE_ASKED: Final = 4  # of a launch's memory, for inputs that no example has
 _ROW_BYTES: Final = 4  # of such an input: which example it stands for
 _ASKED_FIRST: Final = 1024  # that are checked
@@ -104,7 +105,8 @@ class MlxEvaluator(CpuEvaluator):
         # As many candidates as a launch holds are asked for together.
         room = min(self._memory, psutil.virtual_memory().available) // _SHARE_OF_ROOM
         self._finder.room_bytes = max(room, self._finder.room_bytes)
-        self._on_device: dict[Any, Any] = {}
+        self._on_device: dict[tuple[str, str], Any] = {}  # by what it is, and of which reading
+        self._votes: Any = None
         self._checked = self._asked = False
         # MLX's streams belong to the thread that made them, so one thread makes all launches.
         self._launcher = ThreadPoolExecutor(1, thread_name_prefix="mlx")
@@ -172,6 +174,10 @@ class MlxEvaluator(CpuEvaluator):
         self, reading: Reading, n_written: int, widest: int, known_bytes: int = 0
     ) -> tuple[list[Work], Cost]:
         """Return what is launched for each part of what is read, and what a launch may take."""
+        others = self._others(reading)
+        if sum(its.nbytes for its in others.values()) > self._memory // _SHARE_OF_OTHERS:
+            for key in others:
+                del self._on_device[key]
         memory = self._memory - self._resident_bytes(reading) - known_bytes
         if memory < 1:
             raise InputError(
@@ -459,9 +465,9 @@ class MlxEvaluator(CpuEvaluator):
 
     def _device_votes(self) -> Any:
         """Return what cells vote on the GPU, a row for every table."""
-        if "votes" not in self._on_device:
-            self._on_device["votes"] = _array(gpu_rules.votes_of(self.cells))
-        return self._on_device["votes"]
+        if self._votes is None:
+            self._votes = _array(gpu_rules.votes_of(self.cells))
+        return self._votes
 
     def _inputs(self, name: str, inputs: NDArray[np.uint64]) -> tuple[Any, int]:
         """Return packed inputs on the GPU, and how many examples are in a row of them."""
@@ -475,7 +481,13 @@ class MlxEvaluator(CpuEvaluator):
         parts = {"train": self.task.train, reading.name: reading.examples}
         n_rows = min(self.task.n_head_outputs, self._most_rows)
         of_parts = sum(p.inputs.nbytes + n_rows * (len(p) // 8 + 4) for p in parts.values())
-        return of_parts + gpu_rules.votes_bytes(self.cells)
+        of_others = sum(int(its.nbytes) for its in self._others(reading).values())
+        return of_parts + of_others + gpu_rules.votes_bytes(self.cells)
+
+    def _others(self, reading: Reading) -> dict[tuple[str, str], Any]:
+        """Return what is on the GPU of other readings."""
+        names = "train", reading.name
+        return {key: its for key, its in self._on_device.items() if key[1] not in names}
 
     @property
     def _most_rows(self) -> int:

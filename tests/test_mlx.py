@@ -113,6 +113,7 @@ def check_votes(evaluator: Evaluator, clusters: Sequence[Cluster], part: Any = "
 @given(st.data())
 def test_votes_are_those_of_the_reference(dense_bits: int, data: st.DataObject) -> None:
     task, memory = data.draw(tasks()), data.draw(memory_settings())
+    task = dataclasses.replace(task, clusters_per_output=data.draw(st.integers(1, 3)))
     population = [data.draw(genomes(task)) for _ in range(data.draw(st.integers(1, 2)))]
     evaluator = CountingMlx(task, memory)
     evaluator.dense_bits = dense_bits  # type: ignore[misc]
@@ -479,6 +480,17 @@ def test_a_budget_below_the_examples_is_refused() -> None:
     evaluator = create_evaluator(make_task(), backend="mlx", device_bytes=1000)
     with pytest.raises(InputError, match=r"device_bytes: the examples and .* choose cpu"):
         evaluator.evaluate(make_genome(make_task(), 1, [3]))
+
+
+def test_examples_of_other_readings_stay_only_where_there_is_room() -> None:
+    task, memory = make_task(sizes=(300, 600, 500)), MemorySettings(mode="wisard", vote="mean")
+    genome, kept = make_genome(task, 2, [3]), []
+    for device_bytes in (1 << 20, 16_000):
+        evaluator = mlx.MlxEvaluator(task, memory, device_bytes=device_bytes)
+        for part in ("fitness", "test", "fitness", "test"):
+            evaluator.evaluate_batch([genome], part)
+        kept.append({name for _, name in evaluator._on_device})
+    assert kept == [{"train", "validation", "test"}, {"train", "test"}]
 
 
 def test_a_budget_below_one_neuron_is_refused() -> None:
