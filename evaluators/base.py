@@ -41,9 +41,10 @@ from optuna_wnn.evaluators.refine import Climb
 from optuna_wnn.evaluators.refine import climb
 from optuna_wnn.evaluators.tokens import BlockTerms
 from optuna_wnn.evaluators.tokens import TokenPositives
-from optuna_wnn.evaluators.tokens import blocks_of_votes
 from optuna_wnn.evaluators.tokens import check_tokens
-from optuna_wnn.evaluators.tokens import tokens_result
+from optuna_wnn.evaluators.tokens import clusters_of_block
+from optuna_wnn.evaluators.tokens import terms_of_votes
+from optuna_wnn.evaluators.tokens import tokens_results
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
 from optuna_wnn.evaluators.votes import added_up
@@ -242,7 +243,7 @@ class Evaluator(ABC):
             self.check(genome)
         reading = part_reading(self.task, self.memory, part)
         if self.task.head == "tokens":
-            return [self._evaluate_tokens(genome, reading) for genome in genomes]
+            return self._evaluate_tokens(genomes, reading)
         greedy = part == "fitness" and self.memory.accuracy == "greedy"
         return [
             self._evaluate(genome, clusters, votes, reading, greedy)
@@ -348,19 +349,27 @@ class Evaluator(ABC):
         return [plain_query_votes(self, cluster, reading, queries) for cluster in clusters]
 
     def token_blocks(
-        self, genome: Genome, reading: Reading, temperature: float
-    ) -> Callable[[int], BlockTerms]:
-        """Return what computes a block of the ``tokens`` head; backends may do it faster.
+        self, blocks: Sequence[tuple[Genome, int]], reading: Reading, temperature: float
+    ) -> list[BlockTerms]:
+        """Return what blocks of the ``tokens`` head add to the softmax; backends may be faster.
 
         Args:
-            genome: Its neurons in the order of their hashes within each cluster.
+            blocks: A genome and the block's first cluster; the neurons in the order of their
+                hashes within each cluster.
             reading: Which examples write the memory and which are read.
             temperature: What outputs are divided by.
-
-        Returns:
-            A function of a block's first cluster; threads may call it side by side.
         """
-        return blocks_of_votes(self, genome, reading, temperature)
+        return [
+            terms_of_votes(
+                self,
+                genome,
+                first,
+                reading,
+                temperature,
+                self.votes_here(clusters_of_block(genome, first), reading),
+            )
+            for genome, first in blocks
+        ]
 
     def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         """Do what :meth:`cluster_votes` does, in the thread that asks."""
@@ -472,11 +481,12 @@ class Evaluator(ABC):
         losses = result.bit_losses
         return losses if losses is None else np.repeat(losses, self.task.clusters_per_output)
 
-    def _evaluate_tokens(self, genome: Genome, reading: Reading) -> Evaluation:
-        temperature = self.temperature(genome)
-        result, order = tokens_result(self, genome, reading, temperature)
-        n_examples = len(reading.examples)
-        return Evaluation(result.cross_entropy, result.accuracy, order, None, n_examples)
+    def _evaluate_tokens(self, genomes: Sequence[Genome], reading: Reading) -> list[Evaluation]:
+        n_examples, temperature = len(reading.examples), float(self.memory.temperature)
+        return [
+            Evaluation(result.cross_entropy, result.accuracy, order, None, n_examples)
+            for result, order in tokens_results(self, genomes, reading, temperature)
+        ]
 
     def _bit_terms(
         self, clusters: list[Cluster], votes: list[ClusterVotes], reading: Reading

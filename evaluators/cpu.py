@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from threading import Event
 from typing import Any
 from typing import ClassVar
@@ -107,9 +106,11 @@ class CpuEvaluator(Evaluator):
         return results
 
     def token_blocks(
-        self, genome: Genome, reading: Reading, temperature: float
-    ) -> Callable[[int], BlockTerms]:
-        return partial(TokenBlocks(self, reading).terms, genome, temperature)
+        self, blocks: Sequence[tuple[Genome, int]], reading: Reading, temperature: float
+    ) -> list[BlockTerms]:
+        terms = TokenBlocks(self, reading).terms
+        jobs = [(genome, temperature, first) for genome, first in blocks]
+        return self.in_threads(terms, jobs, Event())
 
     def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         kernel = _Kernel(self, reading)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 from typing import Any
 from typing import ClassVar
 from typing import Final
@@ -35,8 +35,10 @@ from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.refine import Climb
 from optuna_wnn.evaluators.refine_gpu import GpuRefiner
 from optuna_wnn.evaluators.registry import say_once
+from optuna_wnn.evaluators.tokens import BLOCK
 from optuna_wnn.evaluators.tokens import BlockTerms
-from optuna_wnn.evaluators.tokens import blocks_of_votes
+from optuna_wnn.evaluators.tokens import clusters_of_block
+from optuna_wnn.evaluators.tokens import terms_of_votes
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
 from optuna_wnn.genome import Genome
@@ -129,9 +131,36 @@ class MlxEvaluator(CpuEvaluator):
         return self.cluster_votes(clusters, reading)
 
     def token_blocks(
-        self, genome: Genome, reading: Reading, temperature: float
-    ) -> Callable[[int], BlockTerms]:
-        return blocks_of_votes(self, genome, reading, temperature)
+        self, blocks: Sequence[tuple[Genome, int]], reading: Reading, temperature: float
+    ) -> list[BlockTerms]:
+        # Half of the room is for the blocks whose terms the processors make meanwhile.
+        at_once = max(1, self._finder.room_bytes // (2 * 8 * BLOCK * len(reading.examples)))
+        waves = [blocks[start : start + at_once] for start in range(0, len(blocks), at_once)]
+        launched = (
+            [self._launcher.submit(self._votes_of_blocks, waves[0], reading)] if waves else []
+        )
+        terms: list[BlockTerms] = []
+        for number, wave in enumerate(waves):
+            votes = launched.pop().result()
+            if number + 1 < len(waves):
+                following = waves[number + 1]
+                launched.append(self._launcher.submit(self._votes_of_blocks, following, reading))
+            jobs = [
+                (self, genome, first, reading, temperature, its)
+                for (genome, first), its in zip(wave, votes, strict=True)
+            ]
+            terms += self.in_threads(terms_of_votes, jobs, Event())
+        return terms
+
+    def _votes_of_blocks(
+        self, blocks: Sequence[tuple[Genome, int]], reading: Reading
+    ) -> list[list[ClusterVotes]]:
+        """Return the votes of blocks' clusters; those that several have are launched once."""
+        clusters = [clusters_of_block(*block) for block in blocks]
+        wanted = {cluster.key: cluster for block in clusters for cluster in block}
+        votes = self._votes_together(list(wanted.values()), reading)
+        found = dict(zip(wanted, votes, strict=True))
+        return [[found[cluster.key] for cluster in block] for block in clusters]
 
     def launches(
         self, clusters: Sequence[Cluster], reading: Reading

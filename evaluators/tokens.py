@@ -8,11 +8,11 @@ neither on threads nor on what was known before.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from threading import Event
 from typing import TYPE_CHECKING
 from typing import Final
@@ -195,71 +195,93 @@ class Softmax:
         return HeadResult(float(losses.mean()), float(hits.mean()))
 
 
-def tokens_result(
-    evaluator: Evaluator, genome: Genome, reading: Reading, temperature: float
-) -> tuple[HeadResult, NDArray[np.int64]]:
-    """Return the result of the ``tokens`` head, and every neuron's place, best first.
+def tokens_results(
+    evaluator: Evaluator, genomes: Sequence[Genome], reading: Reading, temperature: float
+) -> Iterator[tuple[HeadResult, NDArray[np.int64]]]:
+    """Yield every genome's result of the ``tokens`` head, and its neurons' places, best first.
 
-    A block of clusters that was read before with the same temperature is not computed again.
+    A block of clusters that was read before with the same temperature is not computed again, and
+    one that several genomes have is computed once.
     """
-    # Neurons in an order that depends on content alone.
-    order = np.lexsort((genome.neuron_hashes, genome.neuron_cluster))
-    genome, given = genome.reordered(order), genome
     targets = reading.examples.targets
     positives = evaluator.positives_by_token(reading.name, targets)
-    softmax = Softmax(targets, positives, temperature)
     size = -(-len(targets) // evaluator.threads // RUN) * RUN
     runs = [slice(start, start + size) for start in range(0, len(targets), size)]
-    scores = []
-    for first, wave in _waves(evaluator, genome, reading, temperature):
-        for i, terms in enumerate(wave):
-            start = first + i * BLOCK
-            softmax.add_targets(terms, start, min(start + BLOCK, genome.n_clusters))
-            scores.append(terms.scores)
-        evaluator.in_threads(softmax.add_all, [(wave, run) for run in runs], Event())
-    n_positive = np.bincount(targets, minlength=genome.n_clusters)
-    n_positive = n_positive[genome.neuron_cluster]
-    negative, positive = evaluator.cells.ranking_votes(np.concatenate(scores)).T
-    mean = positive / np.maximum(n_positive, 1)
-    mean -= negative / np.maximum(len(targets) - n_positive, 1)
-    by_neuron = np.empty(genome.n_neurons)
-    by_neuron[order] = mean
-    places = np.lexsort((given.neuron_hashes, -by_neuron, given.neuron_cluster))
-    return softmax.result(), places.astype(np.int64)
+    # Neurons in an order that depends on content alone.
+    orders = [np.lexsort((genome.neuron_hashes, genome.neuron_cluster)) for genome in genomes]
+    ordered = [genome.reordered(order) for genome, order in zip(genomes, orders, strict=True)]
+    waves = groupby(_waves(evaluator, ordered, reading, temperature), lambda wave: wave[0])
+    for genome, order, (_, its_waves) in zip(genomes, orders, waves, strict=True):
+        softmax, scores = Softmax(targets, positives, temperature), []
+        for _, first, blocks in its_waves:
+            for i, terms in enumerate(blocks):
+                start = first + i * BLOCK
+                softmax.add_targets(terms, start, min(start + BLOCK, genome.n_clusters))
+                scores.append(terms.scores)
+            evaluator.in_threads(softmax.add_all, [(blocks, run) for run in runs], Event())
+        by_neuron = np.empty(genome.n_neurons)
+        n_positive = np.bincount(targets, minlength=genome.n_clusters)[genome.neuron_cluster]
+        negative, positive = evaluator.cells.ranking_votes(np.concatenate(scores)).T
+        mean = positive / np.maximum(n_positive, 1)
+        mean -= negative / np.maximum(len(targets) - n_positive, 1)
+        by_neuron[order] = mean
+        places = np.lexsort((genome.neuron_hashes, -by_neuron, genome.neuron_cluster))
+        yield softmax.result(), places.astype(np.int64)
 
 
 def _waves(
-    evaluator: Evaluator, genome: Genome, reading: Reading, temperature: float
-) -> Iterator[tuple[int, list[BlockTerms]]]:
-    """Yield some consecutive blocks at a time: their first cluster and their terms."""
-    starts = range(0, genome.n_clusters, BLOCK)
+    evaluator: Evaluator, genomes: Sequence[Genome], reading: Reading, temperature: float
+) -> Iterator[tuple[int, int, list[BlockTerms]]]:
+    """Yield some consecutive blocks at a time: whose they are, their first cluster, their terms.
+
+    Blocks are computed many at a time, also of several genomes.
+    """
+    blocks = [
+        (number, first)
+        for number, genome in enumerate(genomes)
+        for first in range(0, genome.n_clusters, BLOCK)
+    ]
     step = evaluator.threads * _AT_ONCE
-    compute = evaluator.token_blocks(genome, reading, temperature)
-    for wave in range(0, len(starts), step):
-        firsts = starts[wave : wave + step]
-        keys = {first: _key(genome, first, reading, temperature) for first in firsts}
-        known: dict[int, BlockTerms | None] = {f: evaluator.cache.get(keys[f]) for f in firsts}
-        missing = [first for first in firsts if known[first] is None]
-        computed = evaluator.in_threads(compute, [(first,) for first in missing], Event())
-        for first, new in zip(missing, computed, strict=True):
-            known[first] = new
-            evaluator.cache.put(keys[first], new)
-        yield firsts[0], [terms for terms in known.values() if terms is not None]
+    for start in range(0, len(blocks), step):
+        wave = blocks[start : start + step]
+        keys = [_key(genomes[number], first, reading, temperature) for number, first in wave]
+        known: dict[Hashable, BlockTerms] = {}
+        missing: dict[Hashable, tuple[Genome, int]] = {}
+        for key, (number, first) in zip(keys, wave, strict=True):
+            terms = evaluator.cache.get(key)
+            if terms is not None:
+                known[key] = terms
+            else:
+                missing[key] = genomes[number], first
+        computed = evaluator.token_blocks(list(missing.values()), reading, temperature)
+        for key, terms in zip(missing, computed, strict=True):
+            known[key] = terms
+            evaluator.cache.put(key, terms)
+        named = zip(wave, keys, strict=True)
+        for number, its in groupby(named, lambda block: block[0][0]):
+            found = list(its)
+            yield number, found[0][0][1], [known[key] for _, key in found]
 
 
-def blocks_of_votes(
-    evaluator: Evaluator, genome: Genome, reading: Reading, temperature: float
-) -> Callable[[int], BlockTerms]:
-    """Return what computes the block that begins with a cluster, from votes of whole clusters."""
+def clusters_of_block(genome: Genome, first: int) -> list[Cluster]:
+    """Return the clusters of the block that begins with ``first``."""
+    last = min(first + BLOCK, genome.n_clusters)
+    return [token_cluster(genome, k) for k in range(first, last)]
 
-    def compute(first: int) -> BlockTerms:
-        last = min(first + BLOCK, genome.n_clusters)
-        clusters = [token_cluster(genome, k) for k in range(first, last)]
-        votes = evaluator.votes_here(clusters, reading)
-        neurons, targets = genome.neurons[first:last], reading.examples.targets
-        return block_terms(votes, evaluator.cells, neurons, first, targets, temperature)
 
-    return compute
+def terms_of_votes(
+    evaluator: Evaluator,
+    genome: Genome,
+    first: int,
+    reading: Reading,
+    temperature: float,
+    votes: list[ClusterVotes],
+) -> BlockTerms:
+    """Return what a block adds to the softmax, from the votes of its clusters."""
+    neurons = genome.neurons[first : first + len(votes)]
+    return block_terms(
+        votes, evaluator.cells, neurons, first, reading.examples.targets, temperature
+    )
 
 
 def _key(genome: Genome, first: int, reading: Reading, temperature: float) -> Hashable:

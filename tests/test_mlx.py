@@ -357,6 +357,29 @@ def test_a_cluster_per_token_is_evaluated_as_by_the_reference(negatives: int | N
     assert sum(evaluator.launched) == genome.n_neurons
 
 
+def test_a_population_with_a_cluster_per_token_is_one_launch() -> None:
+    task = make_task("tokens", n_outputs=70, sizes=(200, 60, 5))
+    first, second = make_genome(task, 2, [3, 5]), make_genome(task, 3, [4], seed=1)
+    changed = [second.cluster(k) if k == 7 else first.cluster(k) for k in range(70)]
+    population = [first, second, Genome.of_clusters(changed), first]
+    evaluator = CountingMlx(task)
+    results = evaluator.evaluate_batch(population)
+    assert evaluator.launched == [first.n_neurons + second.n_neurons]  # each cluster once
+    right = ReferenceEvaluator(task)
+    assert all(same(a, right.evaluate(b)) for a, b in zip(results, population, strict=True))
+
+
+def test_votes_of_tokens_beyond_the_room_are_launched_in_turns() -> None:
+    task = make_task("tokens", n_outputs=200, sizes=(200, 60, 5))
+    population = [make_genome(task, 1, [3], seed=seed) for seed in range(2)]
+    evaluator = CountingMlx(task)
+    evaluator._finder.room_bytes = 2 * 3 * 64 * 8 * 60  # of three blocks, twice
+    results = evaluator.evaluate_batch(population)
+    assert evaluator.launched == [192, 136, 72]
+    right = ReferenceEvaluator(task)
+    assert all(same(a, right.evaluate(b)) for a, b in zip(results, population, strict=True))
+
+
 def test_flags_of_many_clusters_are_made_for_each_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlx, "_FLAGS_BYTES", 0)
     task = make_task("classes", n_outputs=5)
