@@ -499,8 +499,9 @@ class Evaluator(ABC):
             known: heads.BitTerms | None = self.cache.get(key)
             if known is None:
                 first = bit.index * per_bit
-                sums = _summed(votes[first : first + per_bit], per_bit)
-                outputs = self.cells.outputs(sums, np.array([bit.n_neurons]))
+                sums = [its.sums for its in votes[first : first + per_bit]]
+                total, n_neurons = self.cells.pooled(sums, bit.neurons)
+                outputs = self.cells.outputs(total[None], np.array([n_neurons]))
                 log_odds = heads.bit_log_odds(outputs[0], self.cells.log_odds)
                 is_one = self.positives(reading, first) == 1
                 digit = heads.size_digit(len(bits), self.task.n_outputs, bit.index)
@@ -510,8 +511,10 @@ class Evaluator(ABC):
         return terms
 
     def _outputs(self, genome: Genome, votes: list[ClusterVotes]) -> NDArray[np.float64]:
-        per_output = self.task.clusters_per_output
-        return self.cells.outputs(_summed(votes, per_output), added_up(genome.neurons, per_output))
+        sums, neurons = self.cells.pooled_by_output(
+            [its.sums for its in votes], genome.neurons.tolist(), self.task.clusters_per_output
+        )
+        return self.cells.outputs(sums, neurons)
 
     def temperature(self, genome: Genome) -> float:
         """Return what the ``classes`` head divides the outputs of ``genome`` by."""
@@ -565,13 +568,6 @@ class Evaluator(ABC):
             mean = positive / max(n_positive, 1) - negative / max(n_examples - n_positive, 1)
             scores[genome.cluster_starts[k] + cluster.order] = mean
         return scores
-
-
-def _summed(votes: Sequence[ClusterVotes], per_output: int) -> NDArray[np.int64]:
-    """Return the votes of clusters added up by output, ``int64[U, E]``."""
-    if len(votes) == 1:
-        return votes[0].sums[None]
-    return added_up(np.stack([its.sums for its in votes]), per_output)
 
 
 def check_fits(genome: Genome, task: Task) -> None:

@@ -1,11 +1,12 @@
 """Gains of the ``calibrated`` vote: how much a cell counts, by what it has seen, fitted.
 
-An output's log-odds are the sum of what its neurons' cells say (the log-odds of their counts),
-each times a gain. A cell that has seen two examples deserves less than one that has seen
-hundreds, a wide neuron that has seen the context before more than a narrow one beside it, and how
-much so differs from output to output. So the gains are fitted, by logistic regression on training
-examples that are each read from a memory without its own block: stacked generalisation (Wolpert,
-"Stacked generalization", Neural Networks 5(2), 1992), with the cells for level-0 models.
+An output's log-odds are the mean of what its clusters say, and a cluster says the mean of what its
+neurons' cells say: the log-odds of their counts, each times a gain. A cell that has seen two
+examples deserves less than one that has seen hundreds, a wide neuron that has seen the context
+before more than a narrow one beside it, and how much so differs from output to output. So the
+gains are fitted, by logistic regression on training examples that are each read from a memory
+without its own block: stacked generalisation (Wolpert, "Stacked generalization", Neural Networks
+5(2), 1992), with the cells for level-0 models.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _MOST_FITTED: Final = 1 << 17  # examples that the gains of one output are fitte
 _MOST_STEPS: Final = 10  # of Newton's method
 _CLOSE: Final = 1 / 1024  # a step below this ends the fit: gains are kept in units of 1/256
 _WORTH_PAIRING: Final = 16  # steps of a matrix product, in the time of one of counting pairs
-_TOWARDS_MEAN: Final = 1.0  # examples' worth of pull towards the plain mean of all neurons
+_TOWARDS_MEAN: Final = 0.1  # examples' worth of pull towards the plain mean of all clusters
 
 
 def check_calibrated(task: Task, memory: MemorySettings) -> None:
@@ -78,7 +79,7 @@ class _Evidence:
 
     Attributes:
         columns: Which gain applies, ``int64[n, E]`` in ``[0, clusters * GAINS)``.
-        values: The log-odds that it multiplies, ``float64[n, E]``.
+        values: What it multiplies, ``float64[n, E]``: log-odds, over the neurons of the cluster.
     """
 
     columns: NDArray[np.int64]
@@ -132,7 +133,8 @@ class _Evidence:
 def fitted_gains(evaluator: Evaluator, genome: Genome) -> NDArray[np.int64]:
     """Return the gains that suit a genome, in units of 1/256, ``int64[K, GAINS]``.
 
-    They are relative to the mean over all neurons of an output, so 256 everywhere is that mean.
+    They are relative to the mean over an output's clusters of each one's mean over its neurons, so
+    256 everywhere is that mean.
 
     Args:
         evaluator: Knows the task and the memory, and has threads.
@@ -151,14 +153,13 @@ def _gains_of_output(evaluator: Evaluator, genome: Genome, output: int) -> NDArr
     clusters = list(range(output * per_output, (output + 1) * per_output))
     decided = decided_bits(task, task.train.targets, output)
     free = np.arange(n_trained) if decided is None else np.flatnonzero(~decided)
-    n_neurons = int(genome.neurons[clusters].sum())
     if not len(free):
         return np.full((len(clusters), GAINS), GAIN_SCALE)
     chosen = free[np.linspace(0, len(free) - 1, min(len(free), _MOST_FITTED)).astype(np.int64)]
     positives = cluster_targets(task.head, task.n_head_outputs, task.train.targets, output)
     found = _evidence_of(evaluator, genome, clusters, positives, chosen)
-    weights = _logistic_fit(found, positives[chosen], len(clusters) * GAINS, n_neurons)
-    gains = np.rint(weights * (n_neurons * GAIN_SCALE)).astype(np.int64)
+    weights = _logistic_fit(found, positives[chosen], len(clusters))
+    gains = np.rint(weights * (len(clusters) * GAIN_SCALE)).astype(np.int64)
     return gains.reshape(len(clusters), GAINS)
 
 
@@ -189,7 +190,7 @@ def _evidence_of(
             negative, positive = (level(count) for count in counts)
             index = positive * n_levels + negative
             columns.append(place * GAINS + states[index])
-            values.append(said[index])
+            values.append(said[index] / genome.neurons[cluster])
     return _Evidence(np.array(columns), np.array(values))
 
 
@@ -241,14 +242,15 @@ def left_out_counts(
 
 
 def _logistic_fit(
-    found: _Evidence, positives: NDArray[np.uint8], n_columns: int, n_neurons: int
+    found: _Evidence, positives: NDArray[np.uint8], n_clusters: int
 ) -> NDArray[np.float64]:
-    """Return the weights with which log-odds add up best, ``float64[n_columns]``.
+    """Return the weights with which log-odds add up best, ``float64[n_clusters * GAINS]``.
 
     Newton's method from the plain mean, towards which it is pulled a little; a step that makes
     the loss worse is halved.
     """
-    signs, mean = np.where(positives == 1, 1.0, -1.0), 1 / n_neurons
+    signs, mean = np.where(positives == 1, 1.0, -1.0), 1 / n_clusters
+    n_columns = n_clusters * GAINS
     weights = np.full(n_columns, mean)
     design = found.design(n_columns)
 

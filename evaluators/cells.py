@@ -7,6 +7,8 @@ they share one integer (see :func:`unpack`), so every backend adds one integer p
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from typing import Any
@@ -102,6 +104,9 @@ class Cells:
         n_levels: ``L``, or 0.
         tables: Where every cluster has a table of its own: all of them, ``int64[K, L * L]``, and
             ``table`` is empty (see :meth:`of_cluster`). Else ``None``.
+        by_cluster: Whether an output is the mean over its clusters of each one's mean, so that
+            how much a cluster counts does not depend on how many neurons it has. Else it is the
+            mean over all its neurons.
     """
 
     kind: CellKind
@@ -112,6 +117,7 @@ class Cells:
     table: NDArray[np.int64]
     n_levels: int
     tables: NDArray[np.int64] | None = None
+    by_cluster: bool = False
 
     def of_cluster(self, index: int) -> Cells:
         """Return the cells of one cluster."""
@@ -142,13 +148,51 @@ class Cells:
         votes: NDArray[np.int64] = self.table[level(positives) * self.n_levels + level(negatives)]
         return votes
 
+    def pooled(
+        self, sums: Sequence[NDArray[np.int64]], neurons: Sequence[int]
+    ) -> tuple[NDArray[Any], int]:
+        """Return what the clusters of an output come to, as one cluster that puts out the same.
+
+        Args:
+            sums: Of the votes of each cluster's neurons, ``int64[E]`` each.
+            neurons: Of each cluster.
+
+        Returns:
+            The sum of its neurons' votes, ``int64[E]`` or ``float64[E]``, and their number.
+        """
+        if len(sums) == 1:
+            return sums[0], neurons[0]
+        if self.by_cluster:
+            means = [its / n for its, n in zip(sums, neurons, strict=True)]
+            return functools.reduce(np.add, means), len(sums)
+        total = sums[0] + sums[1]
+        for more in sums[2:]:
+            total += more
+        return total, sum(neurons)
+
+    def pooled_by_output(
+        self, sums: Sequence[NDArray[np.int64]], neurons: Sequence[int], per_output: int
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return the same of several outputs, stacked: what :meth:`outputs` takes.
+
+        Args:
+            sums: Of the clusters of all of them.
+            neurons: Of the clusters of all of them.
+            per_output: Clusters of each.
+        """
+        pools = [
+            self.pooled(sums[first : first + per_output], neurons[first : first + per_output])
+            for first in range(0, len(sums), per_output)
+        ]
+        return np.stack([total for total, _ in pools]), np.array([n for _, n in pools])
+
     def outputs(
-        self, sums: NDArray[np.int64], neurons: NDArray[np.integer[Any]]
+        self, sums: NDArray[Any], neurons: NDArray[np.integer[Any]]
     ) -> NDArray[np.float64]:
         """Return what clusters put out, from the sums of their neurons' votes.
 
         Args:
-            sums: ``int64[K, E]``.
+            sums: ``int64[K, E]``, or what :meth:`pooled` makes of them.
             neurons: Neurons per cluster, ``int[K]``.
 
         Returns:
@@ -166,9 +210,7 @@ class Cells:
             np.divide(scaled, weights, out=outputs[:, these], where=weights > 0)
         return outputs
 
-    def says_yes(
-        self, sums: NDArray[np.int64], neurons: NDArray[np.integer[Any]]
-    ) -> NDArray[np.bool_]:
+    def says_yes(self, sums: NDArray[Any], neurons: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
         """Return where :meth:`outputs` say that a bit is 1, of the same arguments.
 
         That is where log-odds are above 0 and means above 1/2: integers tell it.
@@ -279,7 +321,8 @@ def make_cells(
     if memory.vote == "calibrated":
         ones = np.full((1, GAINS), GAIN_SCALE)
         tables = _calibrated_tables(memory, n_levels, ones if gains is None else gains)
-        cells = Cells("levels", False, True, CALIBRATED_SCALE, none, none, n_levels, tables)
+        scale = CALIBRATED_SCALE
+        cells = Cells("levels", False, True, scale, none, none, n_levels, tables, by_cluster=True)
         return cells.of_cluster(0) if gains is None else cells
     n_outcomes = n_outputs if head in ("classes", "tokens") else 2
     table = _level_table(memory, max(n_outcomes, 2), n_levels)

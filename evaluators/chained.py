@@ -199,10 +199,8 @@ def _log_odds(
     evaluator: Evaluator, bit: OutputClusters, sums: Sequence[NDArray[np.int64]]
 ) -> NDArray[np.float64]:
     """Return the log-odds that a bit is 1 from the sums of its clusters' votes."""
-    total = sums[0] if len(sums) == 1 else sums[0] + sums[1]
-    for more in sums[2:]:
-        total += more
-    outputs = evaluator.cells.outputs(total[None], np.array([bit.n_neurons]))
+    total, n_neurons = evaluator.cells.pooled(sums, bit.neurons)
+    outputs = evaluator.cells.outputs(total[None], np.array([n_neurons]))
     return bit_log_odds(outputs[0], evaluator.cells.log_odds)
 
 

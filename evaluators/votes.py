@@ -79,9 +79,9 @@ class OutputClusters:
         return tuple(cluster.key for cluster in self.clusters)
 
     @property
-    def n_neurons(self) -> int:
-        """How many neurons vote for it."""
-        return sum(len(cluster.hashes) for cluster in self.clusters)
+    def neurons(self) -> list[int]:
+        """How many neurons each of its clusters has."""
+        return [len(cluster.hashes) for cluster in self.clusters]
 
 
 def outputs_of(clusters: Sequence[Cluster], per_output: int) -> list[OutputClusters]:

@@ -38,7 +38,6 @@ from optuna_wnn.evaluators.tables import Tables
 from optuna_wnn.evaluators.tables import plain_sums
 from optuna_wnn.evaluators.tables import plain_table
 from optuna_wnn.evaluators.tables import unwritten_vote
-from optuna_wnn.evaluators.votes import added_up
 from optuna_wnn.genome import DIMENSIONS
 from optuna_wnn.genome import Genome
 from optuna_wnn.memory import MemorySettings
@@ -414,8 +413,8 @@ class RAMNetwork:
     def _best_codes(self, words: NDArray[np.uint64]) -> NDArray[np.int64]:
         n_bits = self._task.n_head_outputs
         if self.n_outputs == 1 << n_bits:  # each bit for itself
-            codes, neurons = np.empty(len(words), np.int64), self._neurons(range(n_bits))
-            for run, sums in self._runs(words, range(n_bits)):
+            codes = np.empty(len(words), np.int64)
+            for run, sums, neurons in self._runs(words, range(n_bits)):
                 codes[run] = codes_of([*self._cells.says_yes(sums, neurons)])
             return codes
         return predictions.most_probable_codes(self._log_odds(words), self.n_outputs)
@@ -453,30 +452,22 @@ class RAMNetwork:
     ) -> NDArray[np.float64]:
         """Return what some of the head's outputs are, ``float64[outputs, E]``."""
         which = range(first, self._task.n_head_outputs if last is None else last)
-        outputs, neurons = np.empty((len(which), len(words))), self._neurons(which)
-        for run, sums in self._runs(words, which):
+        outputs = np.empty((len(which), len(words)))
+        for run, sums, neurons in self._runs(words, which):
             outputs[:, run] = self._cells.outputs(sums, neurons)
         return outputs
 
-    def _clusters(self, outputs: range) -> range:
-        """Return the clusters of some of the head's outputs."""
-        per_output = self.clusters_per_output
-        return range(outputs.start * per_output, outputs.stop * per_output)
-
-    def _neurons(self, outputs: range) -> NDArray[np.int32]:
-        """Return how many neurons vote for some of the head's outputs."""
-        clusters = self._clusters(outputs)
-        neurons = self.genome.neurons[clusters.start : clusters.stop]
-        return added_up(neurons, self.clusters_per_output)
-
     def _runs(
         self, words: NDArray[np.uint64], outputs: range
-    ) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-        """Yield the summed votes for some of the head's outputs, some examples at a time."""
-        sums = self._sums(self._clusters(outputs), words)
+    ) -> Iterator[tuple[slice, NDArray[Any], NDArray[np.int64]]]:
+        """Yield the pooled votes for some of the head's outputs, some examples at a time."""
+        per_output = self.clusters_per_output
+        clusters = range(outputs.start * per_output, outputs.stop * per_output)
+        sums = self._sums(clusters, words)
+        neurons = self.genome.neurons[clusters.start : clusters.stop].tolist()
         for start in range(0, len(words), _RUN):
             run = slice(start, start + _RUN)
-            yield run, added_up(sums[:, run], self.clusters_per_output)
+            yield run, *self._cells.pooled_by_output([*sums[:, run]], neurons, per_output)
 
     @property
     def _trained(self) -> Tables:

@@ -1,4 +1,7 @@
-"""Several clusters per output: their votes are added up, whatever the width of their neurons."""
+"""Several clusters per output: their votes are added up, whatever the width of their neurons.
+
+Under the calibrated vote a cluster's part in that is its own, whatever the number of its neurons.
+"""
 
 from __future__ import annotations
 
@@ -170,6 +173,43 @@ def test_inputs_matter_to_outputs() -> None:
     found = importance(create_evaluator(several, backend="cpu"), apart)
     right = importance(create_evaluator(task, backend="cpu"), together)
     assert found.weights == pytest.approx(right.weights)
+
+
+def doubled(genome: Genome) -> Genome:
+    """Return a genome in which the first of every two clusters has each of its neurons twice."""
+    clusters = [genome.cluster(k) for k in range(genome.n_clusters)]
+    return Genome.of_clusters(np.repeat(c, 2 - k % 2, axis=0) for k, c in enumerate(clusters))
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("head", ["bits", "chained_bits"])
+def test_under_the_calibrated_vote_copies_of_a_clusters_neurons_change_nothing(
+    head: Head, backend: str
+) -> None:
+    task, genome, _ = alike(plain_task(head))
+    memory = MemorySettings(vote="calibrated", fitness_on="leave_block_out")
+    evaluator = create_evaluator(task, memory, backend=backend).calibrated(genome)
+    for part in ("fitness", "test"):
+        one, other = (evaluator.evaluate(its, part) for its in (genome, doubled(genome)))
+        assert one.cross_entropy == pytest.approx(other.cross_entropy, rel=1e-12)
+        assert one.accuracy == other.accuracy
+    gains, again = evaluator.gains, evaluator.calibrated(doubled(genome)).gains
+    assert gains is not None
+    assert again is not None
+    assert np.abs(gains - again).max() <= 1
+
+
+@pytest.mark.parametrize("head", ["bits", "chained_bits"])
+def test_calibrated_networks_predict_as_their_evaluators(head: Head) -> None:
+    several, apart, _ = alike(plain_task(head))
+    memory = MemorySettings(vote="calibrated")
+    evaluator = create_evaluator(several, memory, backend="cpu").calibrated(apart)
+    network = RAMNetwork.for_task(several, apart, memory)
+    network.fit(several.train.inputs, several.train.targets)
+    log_p = network.predict_log_proba(several.test.inputs)
+    of_targets = log_p[np.arange(len(several.test)), several.test.targets]
+    expected = evaluator.evaluate(apart, "test").cross_entropy
+    assert -of_targets.mean() == pytest.approx(expected, rel=1e-12)
 
 
 # Networks
