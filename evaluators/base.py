@@ -7,6 +7,8 @@ from abc import ABC
 from abc import abstractmethod
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -27,9 +29,12 @@ from optuna_wnn.evaluators.calibration import check_calibrated
 from optuna_wnn.evaluators.calibration import check_gains
 from optuna_wnn.evaluators.calibration import fitted_gains
 from optuna_wnn.evaluators.cells import make_cells
+from optuna_wnn.evaluators.chained import Chain
 from optuna_wnn.evaluators.chained import Queries
-from optuna_wnn.evaluators.chained import chained_result
+from optuna_wnn.evaluators.chained import chain_of
 from optuna_wnn.evaluators.chained import check_chained
+from optuna_wnn.evaluators.chained import exact_hits
+from optuna_wnn.evaluators.chained import greedy_hits
 from optuna_wnn.evaluators.chained import plain_query_votes
 from optuna_wnn.evaluators.finder import VoteFinder
 from optuna_wnn.evaluators.informed import chances
@@ -244,12 +249,12 @@ class Evaluator(ABC):
         reading = part_reading(self.task, self.memory, part)
         if self.task.head == "tokens":
             return self._evaluate_tokens(genomes, reading)
-        greedy = part == "fitness" and self.memory.accuracy == "greedy"
+        found = zip(genomes, self._finder.votes(genomes, reading), strict=True)
+        if self.task.head == "chained_bits":
+            greedy = part == "fitness" and self.memory.accuracy == "greedy"
+            return list(self._evaluate_chained(found, reading, greedy))
         return [
-            self._evaluate(genome, clusters, votes, reading, greedy)
-            for genome, (clusters, votes) in zip(
-                genomes, self._finder.votes(genomes, reading), strict=True
-            )
+            self._evaluate(genome, clusters, votes, reading) for genome, (clusters, votes) in found
         ]
 
     def separations(self, genome: Genome, part: EvaluationPart = "fitness") -> NDArray[np.float64]:
@@ -340,13 +345,13 @@ class Evaluator(ABC):
         return genome.reordered(evaluation.neuron_order), replace(evaluation, neuron_order=order)
 
     def query_votes(
-        self, clusters: Sequence[Cluster], reading: Reading, queries: Queries
+        self, asked: Sequence[tuple[Cluster, Queries]], reading: Reading
     ) -> list[NDArray[np.int64]]:
-        """Return what neurons vote on inputs that no example has, ``int64[Q]`` by cluster.
+        """Return what clusters vote on inputs that no example has, ``int64[Q]`` each.
 
         Backends may do it faster.
         """
-        return [plain_query_votes(self, cluster, reading, queries) for cluster in clusters]
+        return [plain_query_votes(self, cluster, reading, queries) for cluster, queries in asked]
 
     def token_blocks(
         self, blocks: Sequence[tuple[Genome, int]], reading: Reading, temperature: float
@@ -457,24 +462,57 @@ class Evaluator(ABC):
         clusters: list[Cluster],
         votes: list[ClusterVotes],
         reading: Reading,
-        greedy: bool,
     ) -> Evaluation:
         targets = reading.examples.targets
         if self.task.head == "bits":
             terms = self._bit_terms(clusters, votes, reading)
             result = heads.bits_result(terms, targets, self.task.n_outputs)
-        elif self.task.head == "chained_bits":
-            result = chained_result(self, clusters, votes, reading, greedy)
         else:
             outputs = self._outputs(genome, votes)
             result = heads.classes_result(outputs, targets, self.temperature(genome))
+        order = self._neuron_order(genome, clusters, votes, reading)
+        return self._evaluation(result, order, reading)
+
+    def _evaluation(
+        self, result: heads.HeadResult, order: NDArray[np.int64], reading: Reading
+    ) -> Evaluation:
         return Evaluation(
             cross_entropy=result.cross_entropy,
             accuracy=result.accuracy,
-            neuron_order=self._neuron_order(genome, clusters, votes, reading),
+            neuron_order=order,
             cluster_losses=self._cluster_losses(result),
-            n_examples=len(targets),
+            n_examples=len(reading.examples),
         )
+
+    def _evaluate_chained(
+        self,
+        found: Iterable[tuple[Genome, tuple[list[Cluster], list[ClusterVotes]]]],
+        reading: Reading,
+        greedy: bool,
+    ) -> Iterator[Evaluation]:
+        """Yield what genomes are worth; as many are searched together as fit a bounded room."""
+        waiting: list[tuple[Chain, NDArray[np.int64]]] = []
+        room_bytes = 0
+        for genome, (clusters, votes) in found:
+            chain = chain_of(self, clusters, votes, reading)
+            waiting.append((chain, self._neuron_order(genome, clusters, votes, reading)))
+            room_bytes += chain.nbytes
+            if room_bytes >= self._finder.room_bytes:
+                yield from self._search_chained(waiting, reading, greedy)
+                waiting.clear()
+                room_bytes = 0
+        yield from self._search_chained(waiting, reading, greedy)
+
+    def _search_chained(
+        self, waiting: Sequence[tuple[Chain, NDArray[np.int64]]], reading: Reading, greedy: bool
+    ) -> Iterator[Evaluation]:
+        chains = [chain for chain, _ in waiting]
+        if greedy:
+            hits = [greedy_hits(chain.terms) for chain in chains]
+        else:
+            hits = exact_hits(self, chains, reading)
+        for (chain, order), its_hits in zip(waiting, hits, strict=True):
+            yield self._evaluation(chain.result(its_hits), order, reading)
 
     def _cluster_losses(self, result: heads.HeadResult) -> NDArray[np.float64] | None:
         """Return the loss of each cluster's bit, ``float64[K]``."""
@@ -482,9 +520,9 @@ class Evaluator(ABC):
         return losses if losses is None else np.repeat(losses, self.task.clusters_per_output)
 
     def _evaluate_tokens(self, genomes: Sequence[Genome], reading: Reading) -> list[Evaluation]:
-        n_examples, temperature = len(reading.examples), float(self.memory.temperature)
+        temperature = float(self.memory.temperature)
         return [
-            Evaluation(result.cross_entropy, result.accuracy, order, None, n_examples)
+            self._evaluation(result, order, reading)
             for result, order in tokens_results(self, genomes, reading, temperature)
         ]
 

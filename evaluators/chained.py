@@ -11,10 +11,16 @@ accuracy needs those at other codes' as well: an exact search asks for them, lev
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Generator
+from collections.abc import Hashable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Final
+from typing import NamedTuple
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +45,8 @@ from optuna_wnn.tasks.base import unpack_bits
 if TYPE_CHECKING:
     from optuna_wnn.evaluators.base import Evaluator
 
+
+T = TypeVar("T")
 
 _COST_SCALE: Final = 2.0**32  # of a nat: costs are integers, so sums and ties are exact
 _SLACK: Final = 1 << 16  # of a cost: more than what rounding can add up to
@@ -147,21 +155,50 @@ def _costs(losses: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.rint(losses * _COST_SCALE).astype(np.int64)
 
 
-def chained_result(
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The bits of a genome, and what each of them adds.
+
+    Attributes:
+        bits: Their clusters.
+        terms: See :class:`ChainTerms`.
+    """
+
+    bits: Sequence[OutputClusters]
+    terms: Sequence[ChainTerms]
+
+    @property
+    def key(self) -> Hashable:
+        """What distinguishes it from genomes that compute something else."""
+        return tuple(bit.key for bit in self.bits)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the terms take."""
+        return sum(term.nbytes for term in self.terms)
+
+    def result(self, hits: NDArray[np.float64]) -> HeadResult:
+        """Return the result of the head, given how much each example counts as hit."""
+        losses = self.terms[0].losses.copy()
+        for term in self.terms[1:]:
+            losses += term.losses
+        bit_losses = np.array([term.loss for term in self.terms]) / len(losses)
+        return HeadResult(float(losses.mean()), float(hits.mean()), bit_losses)
+
+
+def chain_of(
     evaluator: Evaluator,
     clusters: Sequence[Cluster],
     votes: Sequence[ClusterVotes],
     reading: Reading,
-    greedy: bool,
-) -> HeadResult:
-    """Return the result of the head; the terms of bits that are known are not computed.
+) -> Chain:
+    """Return what the bits of a genome add; the terms of bits that are known are not computed.
 
     Args:
-        evaluator: Computes votes that are asked for.
+        evaluator: Knows what votes mean.
         clusters: All clusters of a genome.
         votes: What they vote.
         reading: Which examples are read.
-        greedy: Whether accuracy is that of greedy decoding, or exact.
     """
     per_bit = evaluator.task.clusters_per_output
     bits, terms = outputs_of(clusters, per_bit), []
@@ -176,12 +213,7 @@ def chained_result(
             known = chain_terms(log_odds, is_one, nothing)
             evaluator.cache.put(key, known)
         terms.append(known)
-    losses = terms[0].losses.copy()
-    for term in terms[1:]:
-        losses += term.losses
-    bit_losses = np.array([term.loss for term in terms]) / len(losses)
-    hits = greedy_hits(terms) if greedy else _Search(evaluator, bits, terms, reading).hits()
-    return HeadResult(float(losses.mean()), float(hits.mean()), bit_losses)
+    return Chain(bits, terms)
 
 
 def greedy_hits(terms: Sequence[ChainTerms]) -> NDArray[np.float64]:
@@ -246,6 +278,77 @@ class _Frontier:
         return marks
 
 
+class Ask(NamedTuple):
+    """What a search must know to go on: the votes of a bit's clusters on some inputs."""
+
+    bit: OutputClusters
+    queries: Queries
+
+
+Answer = list[NDArray[np.int64]]
+Steps = Generator[Ask, Answer, T]  # of a search: what it asks, is told, and returns
+
+
+def exact_hits(
+    evaluator: Evaluator, chains: Sequence[Chain], reading: Reading
+) -> list[NDArray[np.float64]]:
+    """Return how often the target is the most probable code, ``float64[E]`` for each genome.
+
+    All searches go on side by side: what they ask next is asked together, and a cluster that
+    several genomes have is trained once for that. What is known is not searched again.
+    """
+    hits: dict[Hashable, NDArray[np.float64]] = {}
+    searches: dict[Hashable, Steps[NDArray[np.float64]]] = {}
+    for chain in chains:
+        known: NDArray[np.float64] | None = evaluator.cache.get(_hits_key(chain, reading))
+        if known is not None:
+            hits[chain.key] = known
+        else:
+            searches[chain.key] = _Search(evaluator, chain, reading).hits()
+    answers: dict[Hashable, Answer | None] = dict.fromkeys(searches)  # None lets a search begin
+    while answers:
+        asks: dict[Hashable, Ask] = {}
+        for key, answer in answers.items():
+            found = _go_on(searches[key], answer)
+            if isinstance(found, Ask):
+                asks[key] = found
+            else:
+                hits[key] = found
+        answers = dict(zip(asks, _answers(evaluator, list(asks.values()), reading), strict=True))
+    for chain in chains:
+        evaluator.cache.put(_hits_key(chain, reading), hits[chain.key])
+    return [hits[chain.key] for chain in chains]
+
+
+def _go_on(search: Steps[T], answer: Answer | None) -> Ask | T:
+    """Return what a search asks next, or what it has found."""
+    try:
+        return next(search) if answer is None else search.send(answer)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+
+
+def _hits_key(chain: Chain, reading: Reading) -> Hashable:
+    return "hits", reading.name, chain.key
+
+
+def _answers(evaluator: Evaluator, asks: Sequence[Ask], reading: Reading) -> list[Answer]:
+    """Return what is asked, each cluster being asked once for all."""
+    clusters: dict[Hashable, Cluster] = {}
+    queries: dict[Hashable, list[Queries]] = defaultdict(list)
+    for ask in asks:
+        for cluster in ask.bit.clusters:
+            clusters[cluster.key] = cluster
+            queries[cluster.key].append(ask.queries)
+    jobs = [(clusters[key], Queries.joined(its)) for key, its in queries.items()]
+    parts: dict[Hashable, Iterator[NDArray[np.int64]]] = {}
+    for key, votes in zip(queries, evaluator.query_votes(jobs, reading), strict=True):
+        ends = np.cumsum([len(its.rows) for its in queries[key]])
+        parts[key] = iter(np.split(votes, ends[:-1]))
+    return [[next(parts[cluster.key]) for cluster in ask.bit.clusters] for ask in asks]
+
+
 class _Search:
     """Decides, for every example, whether any code is more probable than the target's.
 
@@ -261,19 +364,18 @@ class _Search:
     def __init__(
         self,
         evaluator: Evaluator,
-        bits: Sequence[OutputClusters],
-        terms: Sequence[ChainTerms],
+        chain: Chain,
         reading: Reading,
     ) -> None:
-        self.evaluator, self.bits, self.reading = evaluator, bits, reading
-        self.terms, self.targets = terms, reading.examples.targets
-        self.n_bits, self.n_outputs = len(terms), evaluator.task.n_outputs
-        self.limits = terms[0].right.copy()  # what the targets cost
-        for term in terms[1:]:
+        self.evaluator, self.bits, self.reading = evaluator, chain.bits, reading
+        self.terms, self.targets = chain.terms, reading.examples.targets
+        self.n_bits, self.n_outputs = len(self.terms), evaluator.task.n_outputs
+        self.limits = self.terms[0].right.copy()  # what the targets cost
+        for term in self.terms[1:]:
             self.limits += term.right
 
-    def hits(self) -> NDArray[np.float64]:
-        """Return how much each example counts as hit, ``float64[E]``."""
+    def hits(self) -> Steps[NDArray[np.float64]]:
+        """Return how much each example counts as hit, ``float64[E]``, after some asks."""
         hits = np.zeros(len(self.targets))
         open_, width = np.arange(len(self.targets)), _FIRST_WIDTHS[self.n_bits > _SHORT]
         while len(open_):
@@ -281,14 +383,14 @@ class _Search:
             at_once = max(1, _MOST_AT_ONCE // width)
             for first in range(0, len(open_), at_once):
                 examples = open_[first : first + at_once]
-                hits[examples], is_sure = self._sweep(examples, width)
+                hits[examples], is_sure = yield from self._sweep(examples, width)
                 unsure.append(examples[~is_sure])
             open_, width = np.concatenate(unsure), width * _WIDENING
         return hits
 
     def _sweep(
         self, examples: NDArray[np.int64], width: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    ) -> Steps[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
         """Follow at most ``width`` prefixes of each example.
 
         Returns:
@@ -301,7 +403,7 @@ class _Search:
         frontier = _Frontier(nothing, nothing, nothing)
         before = np.zeros(len(examples), np.int64)  # what the target's bits so far cost
         for bit in range(n_bits):
-            grown = self._children(frontier, bit)
+            grown = yield from self._children(frontier, bit)
             wrong = self.terms[bit].wrong[examples]
             leaves = (wrong <= limits[examples] - before) & ~beaten[examples]
             others = (self.targets[examples] >> (n_bits - 1 - bit)) ^ 1
@@ -320,14 +422,14 @@ class _Search:
         hits = np.where(beaten[examples], 0.0, 1 / (1 + tied))
         return hits, beaten[examples] | ~left[examples]
 
-    def _children(self, frontier: _Frontier, bit: int) -> _Frontier:
+    def _children(self, frontier: _Frontier, bit: int) -> Steps[_Frontier]:
         """Return the frontier with one more bit, both ways where both lead to codes."""
         if not len(frontier.rows):
             return frontier
         rows, prefixes, costs = frontier.rows, frontier.prefixes, frontier.costs
         nothing = decided(prefixes, self.n_bits, self.n_outputs, bit)
         asked = frontier.where(~nothing)
-        log_odds = self._log_odds_after(asked, bit)
+        log_odds = yield from self._log_odds_after(asked, bit)
         zero, one = _costs(softplus(log_odds)), _costs(softplus(-log_odds))
         return _Frontier.joined(
             _Frontier(rows[nothing], 2 * prefixes[nothing], costs[nothing]),
@@ -335,14 +437,13 @@ class _Search:
             _Frontier(asked.rows, 2 * asked.prefixes + 1, asked.costs + one),
         )
 
-    def _log_odds_after(self, asked: _Frontier, bit: int) -> NDArray[np.float64]:
+    def _log_odds_after(self, asked: _Frontier, bit: int) -> Steps[NDArray[np.float64]]:
         if not len(asked.rows):
             return np.zeros(0)
         own = self.targets[asked.rows] >> (self.n_bits - bit)
         inputs = self.reading.examples.inputs[asked.rows]
         flip_bits(inputs, asked.prefixes ^ own, bit, self.evaluator.task)
-        queries = Queries(asked.rows, inputs)
-        sums = self.evaluator.query_votes(self.bits[bit].clusters, self.reading, queries)
+        sums = yield Ask(self.bits[bit], Queries(asked.rows, inputs))
         return _log_odds(self.evaluator, self.bits[bit], sums)
 
 
@@ -378,6 +479,14 @@ class Queries:
 
     rows: NDArray[np.int64]
     inputs: NDArray[np.uint64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Queries]) -> Queries:
+        """Return all of them, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        rows = np.concatenate([part.rows for part in parts])
+        return cls(rows, np.concatenate([part.inputs for part in parts]))
 
 
 def plain_query_votes(

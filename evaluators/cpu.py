@@ -93,10 +93,10 @@ class CpuEvaluator(Evaluator):
         return [votes for votes in results if votes is not None]
 
     def query_votes(
-        self, clusters: Sequence[Cluster], reading: Reading, queries: Queries
+        self, asked: Sequence[tuple[Cluster, Queries]], reading: Reading
     ) -> list[NDArray[np.int64]]:
         kernel, results = _Kernel(self, reading), []
-        for cluster in clusters:
+        for cluster, queries in asked:
             n_neurons = len(cluster.hashes)
             share = -(-n_neurons // self.threads)
             firsts = range(0, n_neurons, share)

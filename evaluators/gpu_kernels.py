@@ -88,7 +88,7 @@ _READ_INPUTS = (
     "train", "examples", "flags", "neurons", "clusters", "plan", "own_block", "params", "cells",
     "slots", "votes",
 )  # fmt: skip
-_ASK_INPUTS = (*_READ_INPUTS, "rows")
+_ASK_INPUTS = (*_READ_INPUTS, "rows", "pieces")
 # Clusters are not told: candidates say what of them is needed.
 _JUDGE_INPUTS = (
     *(name for name in _READ_INPUTS if name != "clusters"),

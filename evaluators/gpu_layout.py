@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from optuna_wnn.evaluators.gpu_kernels import CLUSTER
 from optuna_wnn.evaluators.gpu_kernels import NEURON
+from optuna_wnn.evaluators.gpu_kernels import READ_CHUNK
 from optuna_wnn.evaluators.gpu_plan import Table
 from optuna_wnn.evaluators.gpu_plan import Wiring
 from optuna_wnn.evaluators.gpu_plan import Words
@@ -110,6 +111,25 @@ def _plan_of(connections: NDArray[np.int32], table: Table) -> tuple[Words, NDArr
     bits = np.uint32(1) << (inputs & np.uint32(31))
     masks = np.bitwise_or.reduceat(bits.ravel(), np.flatnonzero(starts))
     return np.stack([words[starts], masks], axis=1).ravel(), 2 * starts.sum(axis=1)
+
+
+def pieces_of(sizes: Sequence[int]) -> Words:
+    """Return what threadgroups have of clusters' inputs, which stand one after the other.
+
+    Args:
+        sizes: How many inputs each cluster has.
+
+    Returns:
+        A cluster's number, the first of up to ``READ_CHUNK`` inputs and their end,
+        ``uint32[n, 3]``.
+    """
+    pieces, start = [], 0
+    for number, size in enumerate(sizes):
+        firsts = np.arange(start, start + size, READ_CHUNK)
+        start += size
+        lasts = np.minimum(firsts + READ_CHUNK, start)
+        pieces.append(np.stack([np.full_like(firsts, number), firsts, lasts], axis=1))
+    return np.concatenate(pieces).astype(np.uint32)
 
 
 def by_word(inputs: NDArray[np.uint64]) -> Words:

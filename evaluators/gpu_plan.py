@@ -171,6 +171,7 @@ class Wiring:
         flags: The row of flags that says which examples are positive ones.
         votes: The row of what its cells vote.
         chosen: The examples that it learns; ``None`` if all of them.
+        asked: How many inputs it reads in place of the turn's examples; ``None`` for these.
     """
 
     connections: NDArray[np.int32]
@@ -178,6 +179,7 @@ class Wiring:
     flags: int
     votes: int
     chosen: Words | None
+    asked: int | None = None
 
     def part(self, first: int, last: int) -> Wiring:
         """Return the same of the neurons ``first`` to ``last``."""
@@ -201,15 +203,14 @@ class Work:
         n_written: How many examples write the memory, at most.
         turn: What is read.
         dense_bits: Up to how many bits a neuron has a cell per address.
-        asked: How many inputs are read that stand for examples of the turn; ``None`` if these
-            are read themselves.
+        query_bytes: What an input takes that is read in place of an example.
     """
 
     cells: Cells
     n_written: int
     turn: Turn
     dense_bits: int = DENSE_BITS
-    asked: int | None = None
+    query_bytes: int = 0
 
     @property
     def cell_words(self) -> int:
@@ -220,11 +221,6 @@ class Work:
     def cell_bytes(self) -> int:
         """Bytes of such an element."""
         return COUNT_BYTES if self.cells.counting else STATE_BYTES
-
-    @property
-    def n_read(self) -> int:
-        """How many inputs are read."""
-        return self.turn.size if self.asked is None else self.asked
 
     @property
     def n_sums(self) -> int:
@@ -238,15 +234,24 @@ class Work:
 
     @property
     def read_chunks(self) -> int:
-        """Threadgroups that read with a cluster."""
-        return -(-self.n_read // READ_CHUNK)
+        """Threadgroups that read the turn's examples with a cluster."""
+        return -(-self.turn.size // READ_CHUNK)
+
+    def n_read(self, wiring: Wiring) -> int:
+        """Return how many inputs a cluster reads."""
+        return self.turn.size if wiring.asked is None else wiring.asked
 
     def table(self, n_bits: int) -> Table:
         """Return the table of a neuron with ``n_bits`` inputs."""
         return table_of(n_bits, self.n_written, self.dense_bits)
 
-    def of_neuron(self, n_bits: int) -> Cost:
-        """Return what a neuron with ``n_bits`` inputs adds to a launch."""
+    def of_neuron(self, n_bits: int, n_read: int | None = None) -> Cost:
+        """Return what a neuron with ``n_bits`` inputs adds to a launch.
+
+        Args:
+            n_bits: See there.
+            n_read: How many inputs it reads; ``None`` for the turn's examples.
+        """
         table = self.table(n_bits)
         cells = table.size * self.turn.n_tables * self.cell_words
         words = table.slots + _SCORE_WORDS + len(NEURON) + 2 * n_bits
@@ -255,22 +260,25 @@ class Work:
             cells=cells,
             slots=table.slots,
             sums=0,
-            pairs=self.n_written + self.n_read,
+            pairs=self.n_written + (self.turn.size if n_read is None else n_read),
             write_threads=THREADS * self.write_chunks if self.cells.counting else LANES,
             read_threads=0,
         )
 
     def of_part(self, wiring: Wiring) -> Cost:
         """Return what a cluster adds, besides its neurons."""
-        sums = self.n_read * self.n_sums
+        sums = self.n_read(wiring) * self.n_sums
         chosen = 0 if wiring.chosen is None else len(wiring.chosen)
-        words = sums + chosen + len(CLUSTER)
-        return Cost(4 * words, 0, 0, sums, 0, 0, THREADS * self.read_chunks)
+        size = 4 * (sums + chosen + len(CLUSTER))
+        if wiring.asked is not None:
+            size += self.query_bytes * wiring.asked
+        chunks = -(-self.n_read(wiring) // READ_CHUNK)
+        return Cost(size, 0, 0, sums, 0, 0, THREADS * chunks)
 
     def of_candidate(self, n_members: int) -> Cost:
         """Return what a candidate with so many members adds, besides their training."""
         words = len(CANDIDATE) + _PAIR * n_members + _TOTAL_WORDS
-        pairs = n_members * self.n_read
+        pairs = n_members * self.turn.size
         return Cost(4 * words, 0, 0, 0, pairs, 0, THREADS * self.read_chunks)
 
 
@@ -288,7 +296,8 @@ def plan_launches(work: Work, clusters: Sequence[Wiring], limit: Cost) -> list[l
     launches: list[list[Part]] = []
     left = list(limit)
     for place, wiring in enumerate(clusters):
-        neuron, part = work.of_neuron(wiring.connections.shape[1]), work.of_part(wiring)
+        neuron = work.of_neuron(wiring.connections.shape[1], work.n_read(wiring))
+        part = work.of_part(wiring)
         first, n_neurons = 0, len(wiring.connections)
         while first < n_neurons:
             fits = _fitting(left, neuron, part)

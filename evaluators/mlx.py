@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,6 +30,7 @@ from optuna_wnn.evaluators.gpu_judge import Standing
 from optuna_wnn.evaluators.gpu_judge import known_rows
 from optuna_wnn.evaluators.gpu_plan import Cost
 from optuna_wnn.evaluators.gpu_plan import Part
+from optuna_wnn.evaluators.gpu_plan import Turn
 from optuna_wnn.evaluators.gpu_plan import Wiring
 from optuna_wnn.evaluators.gpu_plan import Work
 from optuna_wnn.evaluators.readings import Reading
@@ -123,9 +125,9 @@ class MlxEvaluator(CpuEvaluator):
         return self._launcher.submit(self._votes_together, clusters, reading).result()
 
     def query_votes(
-        self, clusters: Sequence[Cluster], reading: Reading, queries: Queries
+        self, asked: Sequence[tuple[Cluster, Queries]], reading: Reading
     ) -> list[NDArray[np.int64]]:
-        return self._launcher.submit(self._checked_answers, clusters, reading, queries).result()
+        return self._launcher.submit(self._checked_answers, asked, reading).result()
 
     def votes_here(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         return self.cluster_votes(clusters, reading)
@@ -252,44 +254,53 @@ class MlxEvaluator(CpuEvaluator):
         return results
 
     def _checked_answers(
-        self, clusters: Sequence[Cluster], reading: Reading, queries: Queries
+        self, asked: Sequence[tuple[Cluster, Queries]], reading: Reading
     ) -> list[NDArray[np.int64]]:
         """Do what :meth:`query_votes` does; check one neuron the first time."""
-        if not self._asked and clusters:
-            its = clusters[0]
+        if not self._asked and asked:
+            its, queries = asked[0]
             first = Cluster(its.index, its.connections[:1], its.hashes[:1], its.order[:1])
             some = Queries(queries.rows[:_ASKED_FIRST], queries.inputs[:_ASKED_FIRST])
-            (votes,) = self._answers([first], reading, some)
+            (votes,) = self._answers([(first, some)], reading)
             gpu_check.check_answers(self, first, votes, reading, some)
             self._asked = True
-        return self._answers(clusters, reading, queries)
+        return self._answers(asked, reading)
 
     def _answers(
-        self, clusters: Sequence[Cluster], reading: Reading, queries: Queries
+        self, asked: Sequence[tuple[Cluster, Queries]], reading: Reading
     ) -> list[NDArray[np.int64]]:
-        """Do what :meth:`query_votes` does, the queries of a turn's examples together."""
-        order = np.argsort(queries.rows, kind="stable")
-        rows, outputs = queries.rows[order], self._outputs_of(clusters)
-        wiring = self._wirings(clusters, reading)
-        memory = self._memory - self._resident_bytes(reading)
-        row_bytes = queries.inputs.itemsize * queries.inputs.shape[1] + _ROW_BYTES
-        most = max(1, memory // (_SHARE_ASKED * row_bytes))
-        known_bytes = row_bytes * min(most, len(rows))
-        works, limit = self._works(reading, reading.n_trained, _widest(wiring), known_bytes)
-        sums = np.zeros((len(clusters), len(rows)), np.int64)
+        """Do what :meth:`query_votes` does, a turn's examples at a time."""
+        results = [np.zeros(len(queries.rows), np.int64) for _, queries in asked]
+        if not asked:
+            return results
+        clusters = [cluster for cluster, _ in asked]
+        outputs, wiring = self._outputs_of(clusters), self._wirings(clusters, reading)
+        orders = [np.argsort(queries.rows, kind="stable") for _, queries in asked]
+        works, limit = self._works(reading, reading.n_trained, _widest(wiring))
+        query_bytes = 8 * self.task.train.inputs.shape[1] + _ROW_BYTES
+        most = max(1, limit.bytes // (_SHARE_ASKED * query_bytes))
         for work in works:
-            turn = work.turn
-            first, last = np.searchsorted(rows, [turn.first, turn.first + turn.size]).tolist()
-            for start in range(first, last, most):
-                run = order[start : min(start + most, last)]
-                some = Queries(queries.rows[run] - turn.first, queries.inputs[run])
-                asked = replace(work, asked=len(run))
-                for parts in gpu_plan.plan_launches(asked, wiring, limit):
-                    launched = [wiring[p.place].part(p.first, p.last) for p in parts]
-                    found = self._launch_queries(asked, launched, reading, outputs, some)
-                    for row, part in enumerate(parts):
-                        sums[part.place, run] += _whole(found[:, row])
-        return list(sums)
+            runs = [
+                (place, some)
+                for place, (_, queries) in enumerate(asked)
+                for some in _in_runs(orders[place], queries.rows, work.turn, most)
+            ]
+            asking = replace(work, query_bytes=query_bytes)
+            all_wiring = [replace(wiring[place], asked=len(some)) for place, some in runs]
+            for parts in gpu_plan.plan_launches(asking, all_wiring, limit):
+                launched = [all_wiring[p.place].part(p.first, p.last) for p in parts]
+                theirs = [runs[part.place] for part in parts]
+                queries = Queries.joined(
+                    [
+                        Queries(asked[k][1].rows[some], asked[k][1].inputs[some])
+                        for k, some in theirs
+                    ]
+                )
+                found = _whole(self._launch_queries(asking, launched, reading, outputs, queries))
+                ends = np.cumsum([len(some) for _, some in theirs])
+                for (k, some), votes in zip(theirs, np.split(found, ends[:-1]), strict=True):
+                    results[k][some] += votes
+        return results
 
     def _outputs_of(self, clusters: Sequence[Cluster]) -> list[int]:
         return [self.task.output_of(cluster.index) for cluster in clusters]
@@ -334,7 +345,7 @@ class MlxEvaluator(CpuEvaluator):
             ``int32[1, k, E]``, or ``[2, k, E]`` where there are weights, and ``int64[n, 2]``.
         """
         arrays = self._written(work, parts, reading, outputs)
-        n_neurons, n_read = sum(len(part.connections) for part in parts), work.n_read
+        n_neurons, n_read = sum(len(part.connections) for part in parts), work.turn.size
         if not n_read:
             mx.eval(arrays["cells"], arrays["slots"])
             return np.zeros((1, len(parts), 0), np.int32), np.zeros((n_neurons, 2), np.int64)
@@ -357,12 +368,19 @@ class MlxEvaluator(CpuEvaluator):
         outputs: Sequence[int],
         queries: Queries,
     ) -> NDArray[np.int32]:
-        """Return the sums of every part, ``int32[1 or 2, k, Q]``; rows are those of the turn."""
+        """Return the sums of every part on its queries, one after the other.
+
+        Returns:
+            ``int32[1, Q]``, or ``[2, Q]`` where there are weights.
+        """
+        sizes = [work.n_read(part) for part in parts]
+        pieces = gpu_layout.pieces_of(sizes)
+        arrays = self._written(work, parts, reading, outputs, queries)
         (sums,) = self._kernels[f"wnn_ask_{self._kind}"](
-            self._written(work, parts, reading, outputs, queries),
-            output_shapes=[(work.n_sums, len(parts), work.n_read)],
+            arrays | {"pieces": _array(pieces)},
+            output_shapes=[(work.n_sums, len(queries.rows))],
             output_dtypes=[mx.int32],
-            grid=(gpu_kernels.THREADS * work.read_chunks * len(parts), 1, 1),
+            grid=(gpu_kernels.THREADS * len(pieces), 1, 1),
             threadgroup=(gpu_kernels.THREADS, 1, 1),
             init_value=0,
         )
@@ -428,7 +446,7 @@ class MlxEvaluator(CpuEvaluator):
             parts: The neurons.
             reading: Which examples write and which are read.
             outputs: Whose flags are needed.
-            queries: What is read in place of the turn's examples, by their places in the turn.
+            queries: What is read in place of the turn's examples.
 
         Returns:
             The arrays of the kernels that read, by their names.
@@ -450,7 +468,7 @@ class MlxEvaluator(CpuEvaluator):
             "chooses": int(parts[0].chosen is not None),
             "train_stride": train_stride,
             "train_flags": train_words,
-            "read": work.n_read,
+            "read": turn.size if queries is None else len(queries.rows),
             "read_first": turn.offset + turn.first,
             "read_stride": read_stride,
             "read_flags": read_words,
@@ -489,7 +507,7 @@ class MlxEvaluator(CpuEvaluator):
             "votes": self._device_votes(),
         }
         if queries is not None:
-            to_read["rows"] = _array(queries.rows.astype(np.uint32))
+            to_read["rows"] = _array((queries.rows - turn.first).astype(np.uint32))
         return arrays | to_read
 
     def _device_votes(self) -> Any:
@@ -548,6 +566,22 @@ def _free_bytes(info: dict[str, Any]) -> int:
         if info.get(name):
             return int(info[name])
     raise InputError("evaluator.device_bytes: MLX does not say how much there is; give a number")
+
+
+def _in_runs(
+    order: NDArray[np.int64], rows: NDArray[np.int64], turn: Turn, most: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the numbers of queries that stand for a turn's examples, up to ``most`` at a time.
+
+    Args:
+        order: Numbers by the examples.
+        rows: The examples.
+        turn: Says which of them.
+        most: See there.
+    """
+    first, last = np.searchsorted(rows, [turn.first, turn.first + turn.size], sorter=order)
+    for start in range(int(first), int(last), most):
+        yield order[start : min(start + most, int(last))]
 
 
 def _widest(wiring: Sequence[Wiring]) -> int:

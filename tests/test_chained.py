@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +154,41 @@ def test_the_accuracy_does_not_depend_on_how_many_prefixes_are_followed(
     assert ReferenceEvaluator(task).evaluate(genome).accuracy == expected
 
 
+@pytest.mark.parametrize("room_bytes", [1, 10_000, 1 << 28])
+@pytest.mark.parametrize("cache_bytes", [0, None])
+def test_genomes_that_are_searched_together_have_the_accuracy_that_they_have_alone(
+    room_bytes: int, cache_bytes: int | None
+) -> None:
+    task = make_task("chained_bits", n_outputs=50)
+    population = [make_genome(task, n, [2, 5], seed=n) for n in (1, 2, 3)]
+    changed = [population[k == 2].cluster(k) for k in range(task.n_clusters)]
+    population += [Genome.of_clusters(changed), population[0]]
+    alone = [ReferenceEvaluator(task).evaluate(genome) for genome in population]
+    evaluator = ReferenceEvaluator(task, cache_bytes=cache_bytes)
+    evaluator._finder.room_bytes = room_bytes
+    for _ in range(2):
+        together = evaluator.evaluate_batch(population)
+        assert all(same(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_a_cluster_that_genomes_share_is_asked_once_and_what_is_known_not_again() -> None:
+    class Counting(ReferenceEvaluator):
+        asked = 0
+
+        def query_votes(self, asked: Any, reading: Reading) -> Any:
+            self.asked += len(asked)
+            return super().query_votes(asked, reading)
+
+    task = make_task("chained_bits", n_outputs=8)
+    first, second = (make_genome(task, 3, [4], seed=seed) for seed in (0, 1))
+    other = Genome.of_clusters([first.cluster(0), first.cluster(1), second.cluster(2)])
+    evaluator = Counting(task)
+    evaluator.evaluate_batch([first, other, first])
+    assert evaluator.asked == 1 + 2  # the second bit's cluster, and two of the third bit
+    evaluator.evaluate(first)
+    assert evaluator.asked == 3
+
+
 def test_codes_that_all_tie_share_the_hit() -> None:
     # Cells that saw nothing: every code below 5 has the same probability after its free bits.
     examples = Examples(np.zeros((8, 1), np.uint64), np.zeros(8, np.int64))
@@ -195,7 +231,7 @@ def test_queries_with_the_examples_own_inputs_are_their_votes(data: st.DataObjec
         evaluator: Evaluator = backend(task, memory)
         for cluster in clusters_of(genome):
             votes = evaluator.cluster_votes([cluster], reading)[0]
-            (asked,) = evaluator.query_votes([cluster], reading, queries)
+            (asked,) = evaluator.query_votes([(cluster, queries)], reading)
             assert np.array_equal(asked, votes.sums[rows])
 
 
@@ -208,8 +244,9 @@ def test_queries_are_those_of_the_reference(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(seeds))
     rows = rng.integers(0, len(reading.examples), 30)
     others = reading.examples.inputs[rng.integers(0, len(reading.examples), 30)]
-    queries = Queries(rows, others)
-    job = clusters_of(genome), reading, queries
+    clusters = clusters_of(genome)
+    asked = [Queries(rows[k:], others[k:]) for k in range(len(clusters))]  # each asks its own
+    job = list(zip(clusters, asked, strict=True)), reading
     right = ReferenceEvaluator(task, memory).query_votes(*job)
     for threads in (1, 3):
         found = CpuEvaluator(task, memory, threads=threads).query_votes(*job)
@@ -224,7 +261,7 @@ def test_a_query_is_read_without_its_examples_own_block(backend: str) -> None:
     inputs = task.test.inputs[:1]
     evaluator = create_evaluator(task, memory, backend=backend)
     asked = Queries(np.array([7]), inputs)  # of the second block: examples 6 to 11
-    (votes,) = evaluator.query_votes([cluster], part_reading(task, memory, "fitness"), asked)
+    (votes,) = evaluator.query_votes([(cluster, asked)], part_reading(task, memory, "fitness"))
     kept = np.delete(np.arange(24), np.s_[6:12])
     fewer = replace(task, train=Examples(task.train.inputs[kept], task.train.targets[kept]))
     other = create_evaluator(fewer, MemorySettings(), backend=backend)

@@ -18,9 +18,11 @@ from optuna_wnn.evaluators.cells import make_cells
 from optuna_wnn.evaluators.gpu_kernels import CLUSTER
 from optuna_wnn.evaluators.gpu_kernels import KERNELS
 from optuna_wnn.evaluators.gpu_kernels import NEURON
+from optuna_wnn.evaluators.gpu_kernels import READ_CHUNK
 from optuna_wnn.evaluators.gpu_layout import by_word
 from optuna_wnn.evaluators.gpu_layout import lay_out
 from optuna_wnn.evaluators.gpu_layout import pack_flags
+from optuna_wnn.evaluators.gpu_layout import pieces_of
 from optuna_wnn.evaluators.gpu_plan import Cost
 from optuna_wnn.evaluators.gpu_plan import Part
 from optuna_wnn.evaluators.gpu_plan import Turn
@@ -184,6 +186,16 @@ def test_blocks_are_read_in_turns_each_of_them_once(n_blocks: int, size: int, ta
         first = turn.first // size
         own = (np.arange(turn.first, turn.first + turn.size) // size) - first
         assert np.array_equal(turn.own_block(), own)
+
+
+@given(st.lists(st.integers(1, 5 * READ_CHUNK), min_size=1, max_size=5))
+def test_threadgroups_have_every_input_once_and_one_cluster_each(sizes: list[int]) -> None:
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    pieces = pieces_of(sizes).tolist()
+    assert [q for _, first, last in pieces for q in range(first, last)] == [*range(sum(sizes))]
+    for cluster, first, last in pieces:
+        assert last - first <= READ_CHUNK
+        assert set(owners[first:last].tolist()) == {cluster}
 
 
 @given(st.integers(1, 70), st.integers(1, 140), st.integers(0, 9))

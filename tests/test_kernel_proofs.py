@@ -112,9 +112,12 @@ def agrees(work: Work) -> bool:
             return evaluator.refine(*job)[0] == right
         if work.asked:
             reading = part_reading(task, memory, "fitness")
-            ask = clusters_of(genome), reading, random_queries(reading, work.asked)
-            found, answers = evaluator.query_votes(*ask), reference.query_votes(*ask)
-            return all(np.array_equal(*pair) for pair in zip(found, answers, strict=True))
+            asked = [
+                (cluster, random_queries(reading, work.asked + cluster.index))
+                for cluster in clusters_of(genome)
+            ]
+            found, right_ones = (its.query_votes(asked, reading) for its in (evaluator, reference))
+            return all(np.array_equal(*pair) for pair in zip(found, right_ones, strict=True))
         return votes_agree(reference, evaluator, clusters_of(genome))
     except InputError as error:
         if "mlx is wrong on this machine" not in str(error):
@@ -284,9 +287,12 @@ MUTANTS = {
     "another example is left out": Mutant(
         "own = row + params[P_READ_FIRST]", "own = q + params[P_READ_FIRST]", "votes", ASKED
     ),
+    "a cluster answers what the next is asked": Mutant(
+        "if (q < last) {\n    sums", "if (q <= last) {\n    sums", "thread", ASKED
+    ),
     "one answer too many is written": Mutant(
-        "if (q < n_asked) {\n    const uint64_t place",
-        "if (q <= n_asked) {\n    const uint64_t place",
+        "if (q < last) {\n    sums",
+        "if (q <= last) {\n    sums",
         "address",
         ASKED,
     ),

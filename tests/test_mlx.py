@@ -48,6 +48,7 @@ from optuna_wnn.evaluators.readings import Reading
 from optuna_wnn.evaluators.readings import part_reading
 from optuna_wnn.evaluators.reference import ReferenceEvaluator
 from optuna_wnn.evaluators.votes import Cluster
+from optuna_wnn.evaluators.votes import cluster_of
 from optuna_wnn.evaluators.votes import clusters_of
 from optuna_wnn.evaluators.votes import lone_cluster
 from optuna_wnn.genome import Genome
@@ -387,8 +388,12 @@ def test_flags_of_many_clusters_are_made_for_each_launch(monkeypatch: pytest.Mon
 
 
 def check_answers(evaluator: Evaluator, clusters: Sequence[Cluster], queries: Queries) -> None:
-    """Check that answers are the reference's."""
-    job = clusters, part_reading(evaluator.task, evaluator.memory, "fitness"), queries
+    """Check that answers are the reference's; every cluster is asked something else."""
+    asked = [
+        (cluster, Queries(queries.rows[k:], queries.inputs[k:]))
+        for k, cluster in enumerate(clusters)
+    ]
+    job = asked, part_reading(evaluator.task, evaluator.memory, "fitness")
     right = reference_of(evaluator).query_votes(*job)
     for votes, expected in zip(evaluator.query_votes(*job), right, strict=True):
         assert np.array_equal(votes, expected)
@@ -421,13 +426,26 @@ def test_more_inputs_than_a_launch_takes_are_asked_in_parts(
     assert len(evaluator.asked) > 5
 
 
-def test_all_clusters_of_a_bit_are_asked_in_one_launch() -> None:
+def test_a_bit_of_a_whole_population_is_asked_in_one_launch() -> None:
     task = dataclasses.replace(make_task("chained_bits", n_outputs=8), clusters_per_output=3)
-    genome = make_genome(task, 4, [3, 9])
+    population = [make_genome(task, n, [3, n + 5], seed=n) for n in range(1, 5)]
     evaluator = calibrated(task, MemorySettings(vote="calibrated"))
-    assert same(evaluator.evaluate(genome), reference_of(evaluator).evaluate(genome))
+    results, right = evaluator.evaluate_batch(population), reference_of(evaluator)
+    assert all(same(a, right.evaluate(b)) for a, b in zip(results, population, strict=True))
     # One neuron that is checked, and all of the second and of the third bit.
-    assert evaluator.asked == [1, 12, 12]
+    assert evaluator.asked == [1, 3 * 10, 3 * 10]
+
+
+def test_of_a_neighbourhood_a_cluster_that_all_share_is_asked_once() -> None:
+    task = make_task("chained_bits", n_outputs=8)
+    genome = make_genome(task, 4, [3])
+    candidates = [rewired(genome, 1, n, i) for n in range(4) for i in range(3)]
+    evaluator = CountingMlx(task)
+    results, right = evaluator.evaluate_batch(candidates), ReferenceEvaluator(task)
+    assert all(same(a, right.evaluate(b)) for a, b in zip(results, candidates, strict=True))
+    assert evaluator.asked == [1, 4 * 12, 4]
+    evaluator.evaluate(candidates[5])
+    assert len(evaluator.asked) == 3  # it is known
 
 
 class WrongMlx(mlx.MlxEvaluator):
@@ -458,9 +476,9 @@ def test_a_gpu_that_answers_something_else_is_found_out() -> None:
     task = make_task("chained_bits")
     evaluator = WrongMlx(task)
     reading = part_reading(task, evaluator.memory, "fitness")
-    job = clusters_of(make_genome(task, 2, [3])), reading, random_queries(reading, 9)
+    asked = [(cluster_of(make_genome(task, 2, [3]), 1), random_queries(reading, 9))]
     with pytest.raises(InputError, match=r"mlx is wrong on this machine.*a neuron answers"):
-        evaluator.query_votes(*job)
+        evaluator.query_votes(asked, reading)
 
 
 def test_without_a_gpu_auto_takes_the_processor_and_says_so_once(
