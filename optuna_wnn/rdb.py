@@ -26,6 +26,9 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from optuna_wnn.at_once import AtOnce
+from optuna_wnn.at_once import Parts
+
 
 # The columns that are written; a database that has others than Optuna 5 made is left to Optuna.
 _COLUMNS: Final = {
@@ -60,7 +63,9 @@ class TrialTables:
 
     def __init__(self, engine: sqlalchemy.Engine, tables: Mapping[str, sqlalchemy.Table]) -> None:
         self._engine = engine
+        self._reading = _without_transactions(engine)
         self._tables = tables
+        self._at_once = AtOnce.of(engine, tables)
         trials, studies = tables["trials"], tables["studies"]
         own = trials.c.study_id == _STUDY
         locked = sqlalchemy.select(studies.c.study_id).where(studies.c.study_id == _STUDY)
@@ -159,26 +164,18 @@ class TrialTables:
                 "datetime_start": _utc(trial.datetime_start),
                 "datetime_complete": _utc(trial.datetime_complete),
             }
+            parts = {
+                "trial_params": _parameters(trial),
+                "trial_values": _values(trial.values),
+                "trial_user_attributes": _attributes(trial.user_attrs),
+                "trial_system_attributes": _attributes(trial.system_attrs),
+            }
+            if self._at_once is not None and self._at_once.takes(parts):
+                return self._at_once.add(connection, row, parts), number
             made = connection.execute(self._tables["trials"].insert(), row).inserted_primary_key
             assert made is not None
-            trial_id = int(made[0])
-            params = [
-                {
-                    "param_name": name,
-                    "param_value": distribution.to_internal_repr(trial.params[name]),
-                    "distribution_json": _json_of(distribution),
-                }
-                for name, distribution in trial.distributions.items()
-            ]
-            self._insert(connection, "trial_params", trial_id, params)
-            self._insert(connection, "trial_values", trial_id, _values(trial.values))
-            self._insert(
-                connection, "trial_user_attributes", trial_id, _attributes(trial.user_attrs)
-            )
-            self._insert(
-                connection, "trial_system_attributes", trial_id, _attributes(trial.system_attrs)
-            )
-        return trial_id, number
+            self._insert(connection, int(made[0]), parts)
+        return int(made[0]), number
 
     def finish(
         self,
@@ -195,13 +192,20 @@ class TrialTables:
             values: Its values, where it is complete.
             system_attributes: Attributes that it did not have before.
         """
-        ended = {"trial": trial_id, "ended": state.name, "now": _utc(datetime.datetime.now())}
+        now = _utc(datetime.datetime.now())
+        parts = {
+            "trial_values": _values(values),
+            "trial_system_attributes": _attributes(system_attributes),
+        }
+        if self._at_once is not None and self._at_once.takes(parts):
+            row = {"trial_id": trial_id, "state": state.name, "datetime_complete": now}
+            with self._reading.connect() as connection:
+                return self._at_once.end(connection, row, parts)
         with self._engine.begin() as connection:
+            ended = {"trial": trial_id, "ended": state.name, "now": now}
             if connection.execute(self._end, ended).rowcount == 0:
                 return False
-            self._insert(connection, "trial_values", trial_id, _values(values))
-            rows = _attributes(system_attributes)
-            self._insert(connection, "trial_system_attributes", trial_id, rows)
+            self._insert(connection, trial_id, parts)
         return True
 
     def news(
@@ -220,7 +224,7 @@ class TrialTables:
         running = [i for i, state in unfinished.items() if state == TrialState.RUNNING]
         waiting = [i for i, state in unfinished.items() if state != TrialState.RUNNING]
         most = max(len(running), len(waiting), 1)
-        with self._engine.connect() as connection:
+        with self._reading.connect() as connection:
             rows: dict[int, Any] = {}
             for start in range(0, most, _MOST_NAMED):
                 ids = [named[start : start + _MOST_NAMED] for named in (running, waiting)]
@@ -239,7 +243,7 @@ class TrialTables:
             study_id: The study.
             prefix: What they begin with, without ``%`` and ``_``.
         """
-        with self._engine.connect() as connection:
+        with self._reading.connect() as connection:
             rows = connection.execute(self._settings, {"study": study_id, "prefix": prefix})
             return {row.key: json.loads(row.value_json) for row in rows}
 
@@ -335,23 +339,29 @@ class TrialTables:
             f"INSERT INTO {quote(table)} ({columns}) VALUES {', '.join(f'({r})' for r in rows)}"
         )
 
-    def _insert(
-        self,
-        connection: sqlalchemy.Connection,
-        table: str,
-        trial_id: int,
-        rows: Sequence[Mapping[str, Any]],
-    ) -> None:
-        """Add rows of a trial."""
-        for start in range(0, len(rows), _MOST_ROWS):
-            some = [{"trial_id": trial_id, **row} for row in rows[start : start + _MOST_ROWS]]
-            statement = self._insertion(table, tuple(some[0]), len(some))
-            bound = {f"{name}_{i}": row[name] for i, row in enumerate(some) for name in row}
-            connection.execute(statement, bound)
+    def _insert(self, connection: sqlalchemy.Connection, trial_id: int, parts: Parts) -> None:
+        """Add what belongs to a trial."""
+        for table, rows in parts.items():
+            for start in range(0, len(rows), _MOST_ROWS):
+                some = [{"trial_id": trial_id, **row} for row in rows[start : start + _MOST_ROWS]]
+                statement = self._insertion(table, tuple(some[0]), len(some))
+                bound = {f"{name}_{i}": row[name] for i, row in enumerate(some) for name in row}
+                connection.execute(statement, bound)
 
 
 _STUDY: Final = sqlalchemy.bindparam("study", type_=sqlalchemy.Integer)
 _KNOWN: Final = sqlalchemy.bindparam("known", type_=sqlalchemy.Integer)
+
+
+def _without_transactions(engine: sqlalchemy.Engine) -> sqlalchemy.Engine:
+    """Return the engine with each statement for itself, where that saves waits for a server.
+
+    By default PostgreSQL lets a transaction see what others commit meanwhile, so nothing that is
+    read changes by it.
+    """
+    if engine.dialect.name != "postgresql":  # elsewhere a transaction begins by itself
+        return engine
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _columns(values: sqlalchemy.Table) -> tuple[sqlalchemy.Column[Any], ...]:
@@ -375,6 +385,18 @@ def _named(name: str, ids: Sequence[int]) -> dict[str, int]:
     """Return the values of :func:`_binds`; what pads them is an id that no trial has."""
     padded = [*ids, *[-1] * (_padded(len(ids)) - len(ids))]
     return {f"{name}_{i}": own for i, own in enumerate(padded)}
+
+
+def _parameters(trial: FrozenTrial) -> list[dict[str, Any]]:
+    """Return the rows of a trial's parameters."""
+    return [
+        {
+            "param_name": name,
+            "param_value": distribution.to_internal_repr(trial.params[name]),
+            "distribution_json": _json_of(distribution),
+        }
+        for name, distribution in trial.distributions.items()
+    ]
 
 
 def _values(values: Sequence[float] | None) -> list[dict[str, Any]]:

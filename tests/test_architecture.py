@@ -17,8 +17,8 @@ FLOORS = [
     rooms.split()
     for rooms in (
         "errors",
-        "genome memory variation moves fitness schedule packing rdb store storages journal "
-        "workers outages strict_yaml validation config sources tasks jobs container",
+        "genome memory variation moves fitness schedule packing at_once rdb store storages "
+        "journal workers outages strict_yaml validation config sources tasks jobs container",
         "space crew evaluators network report schema sweep_config sweep_file axes leaderboard",
         "samplers traces figures notes models importance",
         "chain phases plan sweep dashboard pages",
@@ -34,6 +34,7 @@ SAME_FLOOR = {
     ("store", "genome"),
     ("store", "packing"),
     ("store", "rdb"),
+    ("rdb", "at_once"),
     ("storages", "journal"),
     ("outages", "storages"),
     ("moves", "genome"),
