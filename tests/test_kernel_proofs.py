@@ -400,7 +400,7 @@ def test_small_arrays_that_are_not_padded_are_found(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(cuda.missing() is not None, reason=str(cuda.missing()))
-@pytest.mark.parametrize("name", ["dense", "counts", "softmax"])
+@pytest.mark.parametrize("name", ["dense", "counts", "softmax", "asked"])
 def test_the_compiler_of_nvidia_takes_the_kernels(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
