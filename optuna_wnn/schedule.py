@@ -36,20 +36,13 @@ class EarlyStopping:
             raise InputError("min_generations and min_improvement must not be below 0")
 
 
-def best_so_far(generations: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return the lowest loss of each objective after each generation.
+def best_so_far(lowest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the lowest loss of each objective after each generation, ``float64[g, m]``.
 
     Args:
-        generations: Per generation the losses of its trials, ``float64[n, m]``; ``n`` may be 0.
-
-    Returns:
-        ``float64[generations, m]``; infinite before the first trial.
+        lowest: Its lowest loss in each generation, ``float64[g, m]``; infinite where none is.
     """
-    m = max((g.shape[1] for g in generations if g.ndim == 2 and g.size), default=1)
-    lowest = [g.min(axis=0) if g.size else np.full(m, np.inf) for g in generations]
-    if not lowest:
-        return np.zeros((0, m))
-    best: NDArray[np.float64] = np.minimum.accumulate(np.stack(lowest), axis=0)
+    best: NDArray[np.float64] = np.minimum.accumulate(lowest, axis=0)
     return best
 
 
@@ -63,17 +56,16 @@ def stalled_generations(best: NDArray[np.float64], min_improvement: float) -> in
         best: The lowest loss of each objective after each generation, ``float64[g, m]``.
         min_improvement: The share of its size by which a loss must fall to count.
     """
-    if not len(best):
-        return 0
-    stalled, reference = 0, best[0]
-    for now in best[1:]:
+    last = 0  # the last generation that made progress
+    while last < len(best):
         # Before the first trial the reference is infinite, and any number is progress.
-        needed = np.where(np.isfinite(reference), np.abs(reference) * min_improvement, 0.0)
-        if (now < reference - needed).any():
-            stalled, reference = 0, now
-        else:
-            stalled += 1
-    return stalled
+        finite = np.isfinite(best[last])
+        needed = np.abs(best[last], where=finite, out=np.zeros_like(best[last])) * min_improvement
+        progress = np.any(best[last + 1 :] < best[last] - needed, axis=1)
+        if not progress.any():
+            return len(progress)
+        last += 1 + int(progress.argmax())
+    return 0
 
 
 def should_stop(

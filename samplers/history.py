@@ -334,11 +334,11 @@ class History:
         records = self._generations.get(generation, [])
         return sorted(records, key=lambda record: (record.child.index, record.number))
 
-    def lowest(self) -> list[NDArray[np.float64]]:
-        """Return the lowest losses of each generation, ``float64[1, m]``, or ``[0, m]``."""
-        none = np.empty((0, self.n_objectives))
-        rows = (self._lowest.get(generation) for generation in range(self._newest + 1))
-        return [none if row is None else row[None] for row in rows]
+    def lowest(self) -> NDArray[np.float64]:
+        """Return the lowest losses of each generation, ``float64[g, m]``; infinite without any."""
+        none = np.full(self.n_objectives, np.inf)
+        rows = [self._lowest.get(generation, none) for generation in range(self._newest + 1)]
+        return np.array(rows).reshape(-1, self.n_objectives)
 
     def seeds(self) -> list[Record]:
         """Return the records that were put into generation 0 with their results."""

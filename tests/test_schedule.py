@@ -31,22 +31,18 @@ losses = st.lists(st.floats(-10, 10), min_size=1, max_size=30)
 
 
 def test_the_best_so_far_never_rises_and_knows_each_objective_alone() -> None:
-    generations = [
-        np.array([[3.0, 5.0], [4.0, 1.0]]),
-        np.array([[9.0, 9.0]]),
-        np.array([[2.0, 7]]),
-    ]
-    assert best_so_far(generations).tolist() == [[3, 1], [3, 1], [2, 1]]
+    lowest = np.array([[3.0, 1.0], [9.0, 9.0], [2.0, 7.0]])
+    assert best_so_far(lowest).tolist() == [[3, 1], [3, 1], [2, 1]]
 
 
 def test_a_generation_whose_trials_all_failed_changes_nothing() -> None:
-    empty = np.zeros(0)
-    found = best_so_far([empty, np.array([[3.0, 1.0]]), empty])
-    assert found.tolist() == [[np.inf, np.inf], [3, 1], [3, 1]]
+    none = [np.inf, np.inf]
+    found = best_so_far(np.array([none, [3.0, 1.0], none]))
+    assert found.tolist() == [none, [3, 1], [3, 1]]
 
 
 def test_no_generations_have_no_best() -> None:
-    assert best_so_far([]).shape == (0, 1)
+    assert best_so_far(np.zeros((0, 2))).shape == (0, 2)
 
 
 # -- progress ------------------------------------------------------------------------------------
@@ -83,7 +79,7 @@ def test_progress_in_one_objective_is_progress() -> None:
 def test_no_more_generations_stall_than_there_are_after_the_first(
     values: list[float], share: float
 ) -> None:
-    best = best_so_far([np.array([[v]]) for v in values])
+    best = best_so_far(np.array(values)[:, None])
     assert 0 <= stalled_generations(best, share) < len(best)
 
 
