@@ -51,11 +51,20 @@ def _token(value: Any) -> int | tuple[int, int]:
 
 
 _NUMBER: Final = {"type": "integer", "minimum": 1, "maximum": _MOST}
-_ONE_OR_TWO: Final = WithJsonSchema(
-    {"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}]}
-)
-Range = Annotated[tuple[int, int], pydantic.BeforeValidator(_range), _ONE_OR_TWO]
-SeenToken = Annotated[int | tuple[int, int], pydantic.BeforeValidator(_token), _ONE_OR_TWO]
+
+
+def _one_or_two(names: str) -> WithJsonSchema:
+    """Return the schema of one number, or of two that have names."""
+    pair = {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2, "description": names}
+    return WithJsonSchema({"anyOf": [_NUMBER, pair]})
+
+
+Range = Annotated[
+    tuple[int, int], pydantic.BeforeValidator(_range), _one_or_two("lowest, highest")
+]
+SeenToken = Annotated[
+    int | tuple[int, int], pydantic.BeforeValidator(_token), _one_or_two("position, bits")
+]
 METRICS: Final = ("cross-entropy", "accuracy", "KiB")
 DIRECTIONS: Final[tuple[Literal["minimize", "maximize"], ...]] = (
     "minimize",

@@ -220,9 +220,8 @@ def _values(schema: Mapping[str, Any], field: Mapping[str, Any]) -> str:
     if "prefixItems" in field:
         return f"[{', '.join(_values(schema, item) for item in field['prefixItems'])}]"
     if field.get("type") == "array":
-        return (
-            "[low, high]" if "maxItems" in field else f"list of {_values(schema, field['items'])}"
-        )
+        pair = f"[{field.get('description')}]"
+        return pair if "maxItems" in field else f"list of {_values(schema, field['items'])}"
     kind = {"integer": "whole number", "string": "text", "object": "mapping"}
     words = kind.get(field.get("type", ""), field.get("type", "any"))
     if "exclusiveMaximum" in field:

@@ -336,6 +336,10 @@ def test_joined_lines_are_those_that_are_not_blank(tmp_path: Path) -> None:
         ({"code": "huffman"}, r"task.code: 'huffman' is not one of id, gray, frequency"),
         ({"lines": "cut"}, r"task.lines: 'cut' is not one of kept, joined"),
         ({"first": 0}, r"task.first: 0 is not a whole number of at least 1"),
+        (
+            {"first": [200, 50]},
+            r"task.first: \[200, 50\] is neither a whole number nor one for",
+        ),
         ({"first": {"train": "all"}}, r"task.first.train: 'all' is not a whole number"),
         ({"first": {"dev": 3}}, r"task.first: 'dev' is not one of train, validation, test"),
         ({"first": {"test": 4}}, r"the test part has 4 of .* bytes, too few"),

@@ -317,6 +317,11 @@ def _limits(first: Any) -> dict[str, int]:
     """Return how many tokens of a part are taken, where that is not all."""
     if first is None:
         return {}
+    if isinstance(first, str | list | tuple):
+        raise InputError(
+            f"task.first: {first!r} is neither a whole number nor one for each of some parts; "
+            "give 200000, or {train: 200000, validation: 50000}"
+        )
     numbers = first if isinstance(first, Mapping) else dict.fromkeys(PARTS, first)
     for part, number in numbers.items():
         one_of("first", part, PARTS)
