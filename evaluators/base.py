@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from abc import ABC
 from abc import abstractmethod
 from collections.abc import Callable
@@ -164,7 +165,8 @@ class Evaluator(ABC):
         self.gains: NDArray[np.int64] | None = None
         self.cells = make_cells(self.memory, task.head, task.n_outputs, len(task.train))
         self.cache = VoteCache(cache_bytes)
-        self._finder = VoteFinder(self.cache, self.cluster_votes)
+        own = weakref.proxy(self)  # who drops an evaluator gets its cache's memory back at once
+        self._finder = VoteFinder(self.cache, lambda *job: own.cluster_votes(*job))
         self._known_flags = VoteCache(_FLAGS_BYTES)
         self._n_positives: dict[tuple[str, int], int] = {}
         self._by_token: dict[str, TokenPositives] = {}

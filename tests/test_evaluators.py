@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from typing import cast
+from typing import get_args
 
 import numba
 import numpy as np
@@ -41,6 +44,7 @@ from optuna_wnn.evaluators.registry import BACKENDS
 from optuna_wnn.evaluators.votes import Cluster
 from optuna_wnn.evaluators.votes import ClusterVotes
 from optuna_wnn.evaluators.votes import clusters_of
+from optuna_wnn.genome import Bounds
 from optuna_wnn.genome import Genome
 from optuna_wnn.memory import FitnessOn
 from optuna_wnn.memory import MemorySettings
@@ -451,3 +455,22 @@ def test_processes_that_compile_at_once_do_not_take_each_others_code(tmp_path: P
     again = [start(kind) for kind in kinds]
     assert [p.communicate()[0].split() for p in again] == [["1.5", "1"], ["1.5", "1"]]
     assert len(list((tmp_path / "__pycache__").glob("*.nbc"))) == 2
+
+
+@pytest.mark.parametrize("backend", USABLE)
+@pytest.mark.parametrize("head", get_args(Head))
+def test_whoever_drops_an_evaluator_gets_its_memory_back_at_once(backend: str, head: Head) -> None:
+    task = make_task(head)
+    genome = make_genome(task, 3, [4])
+    evaluator = create_evaluator(task, backend=backend)
+    evaluator.evaluate_batch([genome])
+    if head != "tokens":
+        bounds = Bounds(task.n_clusters, task.n_inputs, (1, 9), (1, 9), task.visible)
+        evaluator.refine(genome, bounds, {"connections"}, 3, 0)
+    dropped = weakref.ref(evaluator)
+    gc.disable()
+    try:
+        del evaluator
+        assert dropped() is None
+    finally:
+        gc.enable()
