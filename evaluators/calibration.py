@@ -44,7 +44,7 @@ _MOST_FITTED: Final = 1 << 17  # examples that the gains of one output are fitte
 _MOST_STEPS: Final = 10  # of Newton's method
 _CLOSE: Final = 1 / 1024  # a step below this ends the fit: gains are kept in units of 1/256
 _WORTH_PAIRING: Final = 16  # steps of a matrix product, in the time of one of counting pairs
-_TOWARDS_MEAN: Final = 0.1  # examples' worth of pull towards the plain mean of all clusters
+_TOWARDS_MEAN: Final = 1.0  # examples' worth of pull towards the plain mean of all clusters
 
 
 def check_calibrated(task: Task, memory: MemorySettings) -> None:

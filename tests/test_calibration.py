@@ -136,7 +136,8 @@ def test_no_small_change_of_a_gain_predicts_left_out_examples_better(head: Head)
         for change in (-30, 30):
             gains = found.copy()
             gains[1, column] += change
-            assert evaluator.with_gains(gains).evaluate(genome).cross_entropy > best - 1e-4
+            # The pull towards the mean is worth one of the 1,200 examples.
+            assert evaluator.with_gains(gains).evaluate(genome).cross_entropy > best - 1 / 1200
 
 
 def test_what_is_validated_and_tested_has_no_part_in_the_gains() -> None:
