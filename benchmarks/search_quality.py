@@ -269,30 +269,38 @@ def thinned(curve: Curve) -> Curve:
 def value_at(curve: Curve, column: int, limit: float) -> float:
     """Return the test loss of the best so far when a column reached a limit."""
     reached = [point[3] for point in curve if point[column] <= limit]
-    return reached[-1] if reached else float("nan")
+    return reached[-1] if reached else float("inf")
 
 
 def table(records: list[dict[str, Any]], column: int) -> str:
-    """Return quartiles of the final test loss as Markdown.
+    """Return quartiles of the test loss as Markdown.
 
     Args:
         records: What :func:`run` returned.
-        column: 0 compares at equal evaluations, 1 at equal CPU time (of the quickest method).
+        column: 0 compares at equal evaluations; 1 at equal CPU time, what the quickest method of
+            the same seed took in all.
     """
     lines = [
-        "| task | fitness | method | test CE: median | quartiles |",
-        "| --- | --- | --- | --- | --- |",
+        "| task | fitness | method | seeds | test CE: median | quartiles |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
+    total = ("evaluations", "seconds")[column]
     groups = {(r["task"], r["fitness_on"]) for r in records}
     for task, fitness_on in sorted(groups):
         group = [r for r in records if (r["task"], r["fitness_on"]) == (task, fitness_on)]
-        totals = [r["evaluations" if column == 0 else "seconds"] for r in group]
-        limit = min(totals) if column else max(totals)
+        limits: dict[int, float] = {}
+        for r in group:
+            limits[r["seed"]] = min(r[total], limits.get(r["seed"], np.inf))
         for method in dict.fromkeys(r["method"] for r in group):
-            values = [value_at(r["curve"], column, limit) for r in group if r["method"] == method]
+            values = [
+                value_at(r["curve"], column, limits[r["seed"]])
+                for r in group
+                if r["method"] == method
+            ]
             low, middle, high = np.percentile(values, [25, 50, 75])
             lines.append(
-                f"| {task} | {fitness_on} | {method} | {middle:.4f} | {low:.4f} – {high:.4f} |"
+                f"| {task} | `{fitness_on}` | {method} | {len(values)} | {middle:.4f} | "
+                f"{low:.4f} – {high:.4f} |"
             )
     return "\n".join(lines)
 
