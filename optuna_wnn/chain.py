@@ -45,6 +45,7 @@ from optuna_wnn.store.settings import write_setting
 from optuna_wnn.store.trials import all_trials
 from optuna_wnn.store.trials import constraint_attributes
 from optuna_wnn.store.trials import mark_stale
+from optuna_wnn.store.trials import trial_by_number
 from optuna_wnn.store.version import check_schema
 from optuna_wnn.store.version import write_schema
 from optuna_wnn.tasks import Task
@@ -303,13 +304,13 @@ class StudyChain:
         children = [read_child(t.system_attrs) for t in all_trials(study)]
         there = {child.index for child in children if child is not None}
         history = _history(before)
-        trials = all_trials(before)  # after it: another worker's last trial may end now
         ranked = self.ranked(before, history)
         for place, record in enumerate(ranked[: phase.population_size]):
             if place in there:
                 continue
             genome = history.genomes.read(record.number)
-            model = trials[record.number]
+            model = trial_by_number(before, record.number)
+            assert model is not None  # for its record was read
             values, accuracy, losses = model.values, -record.losses[1], record.cluster_losses
             if self.evaluator.gains is not None:  # other gains, other values
                 result = self.evaluator.evaluate(genome)
@@ -358,7 +359,7 @@ class StudyChain:
 def _history(study: optuna.Study) -> History:
     """Return all that a study's trials tell."""
     history = History(study)
-    history.look(len(all_trials(study)))
+    history.refresh()
     return history
 
 

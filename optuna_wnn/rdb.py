@@ -213,8 +213,7 @@ class TrialTables:
     ) -> Iterator[FrozenTrial]:
         """Yield the trials that are new or in another state, in the order of their numbers.
 
-        Their parameters, user attributes and times are not read: who runs a study has no use
-        for them.
+        Their parameters and user attributes are not read: who runs a study has no use for them.
 
         Args:
             study_id: The study.
@@ -267,8 +266,8 @@ class TrialTables:
                 state=TrialState[row.state],
                 value=None,
                 values=None if objectives is None else [v for _, v in sorted(objectives.items())],
-                datetime_start=None,
-                datetime_complete=None,
+                datetime_start=_local(row.datetime_start),
+                datetime_complete=_local(row.datetime_complete),
                 params={},
                 distributions={},
                 user_attrs={},
@@ -305,7 +304,8 @@ class TrialTables:
     def _changed_of(self, n_running: int, n_waiting: int) -> sqlalchemy.Select[Any]:
         """Return what finds the trials that are new or in another state."""
         trials = self._tables["trials"]
-        columns = [trials.c[name] for name in ("trial_id", "number", "state")]
+        times = "datetime_start", "datetime_complete"
+        columns = [trials.c[name] for name in ("trial_id", "number", "state", *times)]
         found = [sqlalchemy.and_(trials.c.study_id == _STUDY, trials.c.trial_id > _KNOWN)]
         for name, n, state in (
             ("running", n_running, TrialState.RUNNING),
@@ -427,6 +427,11 @@ def _json_of(distribution: BaseDistribution) -> str:
 def _utc(local: datetime.datetime | None) -> datetime.datetime | None:
     """Return a time as Optuna's tables have it."""
     return local and local.astimezone(datetime.timezone.utc).replace(tzinfo=None)
+
+
+def _local(utc: datetime.datetime | None) -> datetime.datetime | None:
+    """Return a time of Optuna's tables as its trials have it."""
+    return utc and utc.replace(tzinfo=datetime.timezone.utc).astimezone().replace(tzinfo=None)
 
 
 def _kind(value: float) -> str:

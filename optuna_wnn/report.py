@@ -28,11 +28,13 @@ from optuna_wnn.genome import Genome
 from optuna_wnn.schedule import Threshold
 from optuna_wnn.store.places import read_child
 from optuna_wnn.store.reader import genome_reader
+from optuna_wnn.store.running import Trials
 from optuna_wnn.store.settings import read_generations
 from optuna_wnn.store.settings import read_setting
 from optuna_wnn.store.settings import write_setting
 from optuna_wnn.store.trials import all_trials
 from optuna_wnn.store.trials import is_stale
+from optuna_wnn.store.trials import trial_by_number
 from optuna_wnn.store.version import check_schema
 from optuna_wnn.store.version import reads_storage
 
@@ -309,9 +311,12 @@ def _fitness(study: optuna.Study) -> Fitness:
 
 def _phase(study: optuna.Study) -> PhaseSummary:
     n_trials, spent = 0, datetime.timedelta()
+    numbers, losses = [], []
     attributes = study.user_attrs  # before the trials, which are then all there
-    trials = all_trials(study)
-    for trial in trials:
+    for trial in Trials(study).news():  # as many as there are: none is kept
+        if trial.state == TrialState.COMPLETE:
+            numbers.append(trial.number)
+            losses.append(_losses(trial))
         child = read_child(trial.system_attrs)
         if child is None or child.is_seed or not trial.state.is_finished():
             continue
@@ -320,20 +325,19 @@ def _phase(study: optuna.Study) -> PhaseSummary:
         n_trials += 1
         spent += trial.duration or datetime.timedelta()
     best, test = attributes.get(_BEST, (None, None))
-    if best is None:
-        found = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        order = _fitness(study).order([_losses(trial) for trial in found])
-        best = found[int(order[0])].number if found else None
+    if best is None and numbers:
+        best = numbers[int(_fitness(study).order(losses)[0])]
+    winner = None if best is None else trial_by_number(study, best)
     return PhaseSummary(
         study.study_name,
         n_trials,
         spent.total_seconds(),
         attributes.get(_END),
         best,
-        None if best is None else _pair(trials[best].values),
+        None if winner is None else _pair(winner.values),
         _pair(test),
-        None if best is None else size_of(trials[best]),
-        () if best is None else _losses(trials[best]),
+        None if winner is None else size_of(winner),
+        () if winner is None else _losses(winner),
     )
 
 

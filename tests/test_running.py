@@ -141,3 +141,4 @@ def test_another_reader_sees_a_trial_begin_and_end(study: optuna.Study) -> None:
     (ended,) = reader.news()
     assert (ended.state, ended.values) == (TrialState.COMPLETE, [1.0, -math.inf])
     assert ended.system_attrs["more"] == 1
+    assert ended.duration == stored(study).duration

@@ -44,7 +44,7 @@ class Trials:
     def news(self) -> Iterator[FrozenTrial]:
         """Yield the trials that are new or in another state, in the order of their numbers.
 
-        Their places, states, values and genomes are there; the rest may not be.
+        Their places, states, values, times and genomes are there; the rest may not be.
         """
         tables = tables_of(self._study._storage)
         if tables is not None:
