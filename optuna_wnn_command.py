@@ -21,6 +21,10 @@ def main() -> int:
         code = run()
     except KeyboardInterrupt:
         code = _INTERRUPTED
+    except RuntimeError as error:  # as which Python 3.11 raises one that falls into making a class
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        code = _INTERRUPTED
     if code == _INTERRUPTED:
         # Where Ctrl-C fell into code that is made of a string, as that of a dataclass is, Python
         # would end by the signal after all, whoever caught the exception.

@@ -87,21 +87,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _refused(error)
     except KeyboardInterrupt as request:
-        is_terminated = isinstance(request, Terminated)
-        again = shlex.join(["optuna-wnn", *map(masked, given)])
-        word = "Terminated" if is_terminated else "Interrupted"
-        print(f"\n{word}; nothing is lost. To resume: {again}", file=sys.stderr)
-        return _TERMINATED if is_terminated else _INTERRUPTED
+        return _interrupted(request, given)
     except MemoryError:
         return _refused(InputError("memory ran out; free some, or choose a smaller task or space"))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # amid a class that Python makes
+            return _interrupted(error.__cause__, given)
         failure = storage_failure(error)
         if failure is None:
             raise
         return _refused(explained(failure))
     return 0
+
+
+def _interrupted(request: KeyboardInterrupt, given: Sequence[str]) -> int:
+    is_terminated = isinstance(request, Terminated)
+    again = shlex.join(["optuna-wnn", *map(masked, given)])
+    word = "Terminated" if is_terminated else "Interrupted"
+    print(f"\n{word}; nothing is lost. To resume: {again}", file=sys.stderr)
+    return _TERMINATED if is_terminated else _INTERRUPTED
 
 
 def _quieten() -> None:
