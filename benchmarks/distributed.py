@@ -69,7 +69,7 @@ class Sleeper(Evaluator):
         self.seconds = seconds
 
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
-        raise NotImplementedError("nothing is trained here")
+        raise AssertionError("nothing is trained here")
 
     def evaluate(self, genome: Genome, part: EvaluationPart = "fitness") -> Evaluation:
         time.sleep(self.seconds if part == "fitness" else 0.0)

@@ -45,7 +45,7 @@ class Free(Evaluator):
 
     def cluster_votes(self, clusters: Sequence[Cluster], reading: Reading) -> list[ClusterVotes]:
         """Train nothing."""
-        raise NotImplementedError("nothing is trained here")
+        raise AssertionError("nothing is trained here")
 
     def evaluate(self, genome: Genome, part: EvaluationPart = "fitness") -> Evaluation:
         """Return losses between 0 and 1 of every cluster."""

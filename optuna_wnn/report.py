@@ -313,7 +313,7 @@ def _phase(study: optuna.Study) -> PhaseSummary:
     n_trials, spent = 0, datetime.timedelta()
     numbers, losses = [], []
     attributes = study.user_attrs  # before the trials, which are then all there
-    for trial in Trials(study).news():  # as many as there are: none is kept
+    for trial in Trials(study).news():  # one by one: there may be very many
         if trial.state == TrialState.COMPLETE:
             numbers.append(trial.number)
             losses.append(_losses(trial))

@@ -59,9 +59,9 @@ def stalled_generations(best: NDArray[np.float64], min_improvement: float) -> in
     last = 0  # the last generation that made progress
     while last < len(best):
         # Before the first trial the reference is infinite, and any number is progress.
-        finite = np.isfinite(best[last])
-        needed = np.abs(best[last], where=finite, out=np.zeros_like(best[last])) * min_improvement
-        progress = np.any(best[last + 1 :] < best[last] - needed, axis=1)
+        reference = best[last]
+        needed = np.where(np.isfinite(reference), np.abs(reference) * min_improvement, 0.0)
+        progress = np.any(best[last + 1 :] < reference - needed, axis=1)
         if not progress.any():
             return len(progress)
         last += 1 + int(progress.argmax())
